@@ -1,0 +1,1 @@
+"""The model half: train, evaluate and search on a data set from disk."""
