@@ -5,9 +5,9 @@ Unknown keys are errors. This module imports pydantic and the standard library o
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pfcvr.errors import UsageError
 
@@ -123,6 +123,86 @@ class BuildConfig(Settings):
     check: CheckConfig | None = None
     show: ShowConfig | None = None
     export: ExportConfig | None = None
+
+
+class TowerSizes(Settings):
+    """Sizes of the two CLIP towers, in the words of Transformers' CLIP configuration.
+
+    Used as they stand when the towers start from random weights; a backbone brings its own sizes, which replace these.
+    The defaults are those of CLIP ViT-B/16 (paper, section V-B).
+    """
+
+    patch_size: int = Field(16, ge=1)
+    embedding_dim: int = Field(512, ge=1)
+    vision_width: int = Field(768, ge=1)
+    vision_mlp: int = Field(3072, ge=1)
+    vision_layers: int = Field(12, ge=1)
+    vision_heads: int = Field(12, ge=1)
+    text_width: int = Field(512, ge=1)
+    text_mlp: int = Field(2048, ge=1)
+    text_layers: int = Field(12, ge=1)
+    text_heads: int = Field(8, ge=1)
+    activation: str = "quick_gelu"
+    norm_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> Self:
+        for tower, width, heads in (
+            ("vision", self.vision_width, self.vision_heads),
+            ("text", self.text_width, self.text_heads),
+        ):
+            if width % heads:
+                raise ValueError(f"{tower}_width ({width}) must be divisible by {tower}_heads ({heads})")
+        return self
+
+
+class LossWeights(Settings):
+    """Weights of equation 5's terms. A weight of 0 means that the branch is neither built nor computed."""
+
+    sdm: float = Field(1.0, ge=0)  # official code; the paper's value is lost
+    id: float = Field(0.5, ge=0)  # official code; the paper's value is lost
+    part_itc: float = Field(0.2, ge=0)  # paper Table VIII
+    part_across: float = Field(0.0, ge=0)  # ours: the same part contrasted across the images of a batch
+    mlm: float = Field(0.5, ge=0)  # official code; the paper has one weight for both reconstruction branches
+    mim: float = Field(0.5, ge=0)  # official code
+    itc: float = Field(0.0, ge=0)  # ours: InfoNCE on the global features, for a start from random weights
+
+
+class ModelConfig(Settings):
+    """Everything that decides which PFCVR model is built; what decides how it is trained is not here."""
+
+    backbone: str | None = None  # Transformers CLIP checkpoint, name or folder; none: random towers of ``towers`` size
+    towers: TowerSizes = TowerSizes()
+    image_size: tuple[int, int] = (384, 384)  # rows, cols in px (official code; the paper's number is lost)
+    text_length: int = Field(77, ge=3)  # tokens with start and end (paper, section V-B)
+    vocabulary: Literal["clip", "captions"] = "clip"  # CLIP's BPE (paper), or one trained on the train captions (ours)
+    vocabulary_size: int = Field(4096, ge=300)  # ours: upper bound for the vocabulary trained on captions
+    losses: LossWeights = LossWeights()
+    temperature: float = Field(0.02, gt=0)  # IRRA's, since the paper is silent; official code .07
+    part_temperature: float = Field(0.02, gt=0)  # the same; official code .07
+    word_mask_ratio: float = Field(0.15, gt=0, lt=1)  # paper, section V-B
+    removed_patch_ratio: float = Field(0.25, gt=0, lt=1)  # paper, section V-B; official code removes 1 - .25
+    heads: int = Field(8, ge=1)  # attention heads of every new module (paper, section V-B)
+    word_decoder_depth: int = Field(1, ge=1)  # paper eq. 3: one block after the cross-attention; official code 4
+    patch_decoder_depth: int = Field(4, ge=1)  # official code; the paper says "multiple" (eq. 4)
+    patch_decoder_head_width: int = Field(96, ge=1)  # official code
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        for side in self.image_size:
+            if side < 1 or side % self.towers.patch_size:
+                raise ValueError(
+                    f"image_size {self.image_size} must be multiples of patch_size ({self.towers.patch_size})"
+                )
+        if self.towers.embedding_dim % self.heads:
+            raise ValueError(f"embedding_dim ({self.towers.embedding_dim}) must be divisible by heads ({self.heads})")
+        return self
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid of one image."""
+        rows, cols = self.image_size
+        return rows // self.towers.patch_size, cols // self.towers.patch_size
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -1,17 +1,17 @@
 """Every error a user can meet, drawn as a tree. Each carries one sentence: what, where, what was expected, what next.
 
-    PfcvrError                  exit code 1
-    ├── UsageError              exit code 2: a name, flag or configuration key that does not exist
-    ├── SourceError             an input file or folder is not what the command expects
-    ├── WorkspaceError          a workspace is missing, newer than this program, or inconsistent
-    │   ├── LockedError         another process is working on it
-    │   └── SealedError         a finished stage or output was made from other inputs
-    ├── StageStopped            a run stopped itself and can be continued by the same command
-    ├── NothingKept             a stage ended without a single good row
-    ├── CheckFailed             the audit of a workspace found failures
-    ├── DataError               a data set cannot be trained or evaluated on
-    ├── CheckpointError         weights, run folder or gallery cannot be read
-    └── BackendError            an optional package that a backend needs is missing
+PfcvrError                  exit code 1
+├── UsageError              exit code 2: a name, flag or configuration key that does not exist
+├── SourceError             an input file or folder is not what the command expects
+├── WorkspaceError          a workspace is missing, newer than this program, or inconsistent
+│   ├── LockedError         another process is working on it
+│   └── SealedError         a finished stage or output was made from other inputs
+├── StageStopped            a run stopped itself and can be continued by the same command
+├── NothingKept             a stage ended without a single good row
+├── CheckFailed             the audit of a workspace found failures
+├── DataError               a data set cannot be trained or evaluated on
+├── CheckpointError         weights, run folder or gallery cannot be read
+└── BackendError            an optional package that a backend needs is missing
 """
 
 

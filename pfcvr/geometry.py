@@ -1,0 +1,221 @@
+"""Boxes, run-length masks and patch grids: pure functions on arrays, needed by both halves.
+
+Masks are bool arrays ``[height, width]``. Boxes are ``(x0, y0, x1, y1)`` in pixels. Grids are bool arrays
+``[rows, cols]``, row 0 on top. COCO run-length encoding is column-major, as pycocotools has it.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, PatchGrid, Rle
+
+Mask = NDArray[np.bool_]
+COVERAGE_TOLERANCE = 1e-6
+
+
+def encode_mask(mask: Mask) -> Rle:
+    """Compressed COCO RLE of ``mask`` [height, width]; lossless."""
+    height, width = mask.shape
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(size=(height, width), counts=encoded["counts"].decode("ascii"))
+
+
+def decode_mask(rle: Rle) -> Mask:
+    """The mask [height, width] of ``rle``; raises ValueError when its runs do not fill the size exactly."""
+    check_rle(rle)
+    decoded: NDArray[np.uint8] = coco_mask.decode(_coco(rle))
+    return decoded.astype(bool)
+
+
+def rle_runs(counts: str) -> list[int]:
+    """Run lengths (background first) of compressed COCO counts; raises ValueError for text that is not such.
+
+    Five bits a character, offset 48, bit 5 says that the number goes on, bit 4 of the last is the sign; from the
+    fourth run on a number is the difference to the run before the last (COCO API, maskApi).
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"character {character!r} cannot occur in run-length counts")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("run-length counts end in the middle of a number")
+    return runs
+
+
+def check_rle(rle: Rle) -> None:
+    """Raise ValueError unless the runs of ``rle`` are non-negative and add up to height x width.
+
+    pycocotools writes past its buffer when they do not, so every RLE from outside passes here first.
+    """
+    height, width = rle.size
+    runs = rle_runs(rle.counts)
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"runs cover {sum(runs)} pixels where {height} x {width} has {height * width}")
+
+
+def rle_from_runs(runs: Sequence[int], height: int, width: int) -> Rle:
+    """Compressed form of plain COCO runs; raises ValueError when they are not the size's."""
+    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError(f"plain runs do not add up to {height} x {width} = {height * width}")
+    return _rle(coco_mask.frPyObjects({"size": [height, width], "counts": list(runs)}, height, width))
+
+
+def rle_from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """Union of ``polygons`` (x, y, x, y, ... in pixels, at least three points each), cut to the image."""
+    if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a polygon needs at least three points given as x, y pairs")
+    if not np.isfinite(np.concatenate([np.asarray(polygon, dtype=float) for polygon in polygons])).all():
+        raise ValueError("a polygon has a coordinate that is not a finite number")
+    clipped = [_clip_points(polygon, height, width) for polygon in polygons]
+    return _rle(coco_mask.merge(coco_mask.frPyObjects(clipped, height, width)))
+
+
+def mask_area(rle: Rle) -> int:
+    """Number of mask pixels."""
+    return sum(rle_runs(rle.counts)[1::2])
+
+
+def mask_box(rle: Rle) -> BoxXyxy:
+    """Smallest box around the mask."""
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(_coco(rle)))
+    return x, y, x + width, y + height
+
+
+def box_xyxy_from_xywh(box: Sequence[float]) -> BoxXyxy:
+    """``(x, y, width, height)`` as ``(x0, y0, x1, y1)``."""
+    x, y, width, height = (float(value) for value in box)
+    return x, y, x + width, y + height
+
+
+def clip_box(box: BoxXyxy, height: int, width: int) -> BoxXyxy | None:
+    """``box`` cut to the image, or None when nothing of it lies inside."""
+    x0, y0, x1, y1 = box
+    x0, x1 = max(x0, 0.0), min(x1, float(width))
+    y0, y1 = max(y0, 0.0), min(y1, float(height))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def cell_shares(mask: NDArray[Any], rows: int, cols: int) -> NDArray[np.float32]:
+    """Share of each grid cell that ``mask`` [..., height, width] covers -> [..., rows, cols], in [0, 1].
+
+    The image is stretched to the grid: cell (r, c) is y in [rH/rows, (r+1)H/rows), x likewise. Exact for any size,
+    since a pixel that straddles a border counts to each side by its share.
+    """
+    height, width = mask.shape[-2:]
+    by_row, by_col = _overlap(height, rows), _overlap(width, cols)
+    shares: NDArray[np.float32] = by_row @ mask.astype(np.float32) @ by_col.T
+    return shares
+
+
+def coverage_grid(shares: NDArray[np.float32], coverage: float) -> NDArray[np.bool_]:
+    """Rule ``stretch-coverage`` on [..., rows, cols]: a cell is set where its share reaches ``coverage``.
+
+    A part that reaches it nowhere keeps its best cell (the first of equals in row-major order), so that small parts
+    do not vanish; a part that covers nothing has no cell.
+    """
+    grid = shares >= coverage - COVERAGE_TOLERANCE
+    flat_shares = shares.reshape(-1, shares.shape[-2] * shares.shape[-1])
+    flat_grid = grid.reshape(flat_shares.shape)
+    lost = ~flat_grid.any(axis=1) & (flat_shares.max(axis=1) > 0)
+    flat_grid[lost, flat_shares[lost].argmax(axis=1)] = True
+    return flat_grid.reshape(shares.shape)
+
+
+def box_shares(box: BoxXyxy, size: tuple[int, int], rows: int, cols: int) -> NDArray[np.float32]:
+    """Share of each cell that ``box`` covers on an image of ``size`` (height, width) -> [rows, cols]."""
+    height, width = size
+    x0, y0, x1, y1 = box
+    by_row = _interval_shares(y0 * rows / height, y1 * rows / height, rows)
+    by_col = _interval_shares(x0 * cols / width, x1 * cols / width, cols)
+    return np.outer(by_row, by_col).astype(np.float32)
+
+
+def part_shares(
+    instances: Iterable[PartInstance], size: tuple[int, int], rows: int, cols: int
+) -> dict[Part, NDArray[np.float32]]:
+    """Cell shares of each part present: the union of its masks, and of the boxes of instances without a mask."""
+    masks: dict[Part, list[Rle]] = {}
+    boxes: dict[Part, list[BoxXyxy]] = {}
+    for instance in instances:
+        if instance.mask is not None:
+            masks.setdefault(instance.part, []).append(instance.mask)
+        else:
+            boxes.setdefault(instance.part, []).append(instance.box_xyxy)
+    shares: dict[Part, NDArray[np.float32]] = {}
+    for part, rles in masks.items():
+        for rle in rles:
+            check_rle(rle)
+        union = coco_mask.decode(coco_mask.merge([_coco(rle) for rle in rles]))
+        shares[part] = cell_shares(union, rows, cols)
+    for part, part_boxes in boxes.items():
+        for box in part_boxes:
+            covered = box_shares(box, size, rows, cols)
+            shares[part] = np.maximum(shares[part], covered) if part in shares else covered
+    return shares
+
+
+def patch_grid(
+    instances: Iterable[PartInstance], size: tuple[int, int], rows: int, cols: int, coverage: float
+) -> PatchGrid:
+    """The patch grid of an image of ``size`` (height, width) by rule ``stretch-coverage``."""
+    cells: dict[Part, str] = {}
+    shares = part_shares(instances, size, rows, cols)
+    for part in PARTS:
+        if part in shares:
+            grid = coverage_grid(shares[part], coverage)
+            if grid.any():
+                cells[part] = np.packbits(grid).tobytes().hex()
+    return PatchGrid(rows=rows, cols=cols, coverage=coverage, cells=cells)
+
+
+def grid_array(grid: PatchGrid) -> NDArray[np.uint8]:
+    """``grid`` as 0/1 array [6, rows, cols], axis 0 in PARTS order."""
+    array = np.zeros((len(PARTS), grid.rows * grid.cols), dtype=np.uint8)
+    for part, cells in grid.cells.items():
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(cells), dtype=np.uint8), count=grid.rows * grid.cols)
+        array[PARTS.index(part)] = bits
+    return array.reshape(len(PARTS), grid.rows, grid.cols)
+
+
+@lru_cache(maxsize=1024)
+def _overlap(pixels: int, cells: int) -> NDArray[np.float32]:
+    """[cells, pixels]: which share of each cell every pixel makes up."""
+    return np.stack(
+        [_interval_shares(p * cells / pixels, (p + 1) * cells / pixels, cells) for p in range(pixels)], axis=1
+    ).astype(np.float32)
+
+
+def _interval_shares(start: float, stop: float, cells: int) -> NDArray[np.float64]:
+    """Share of each unit cell [i, i+1) that [start, stop) covers."""
+    left = np.arange(cells)
+    return np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
+
+
+def _clip_points(polygon: Sequence[float], height: int, width: int) -> list[float]:
+    points = np.asarray(polygon, dtype=float).reshape(-1, 2)
+    flat: list[float] = np.clip(points, 0, [width, height]).ravel().tolist()
+    return flat
+
+
+def _coco(rle: Rle) -> dict[str, Any]:
+    return {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
+
+
+def _rle(encoded: dict[str, Any]) -> Rle:
+    height, width = encoded["size"]
+    return Rle(size=(height, width), counts=encoded["counts"].decode("ascii"))

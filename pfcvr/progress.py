@@ -1,0 +1,62 @@
+"""Progress of a long run on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+
+SECONDS_BETWEEN_LINES = 10.0
+REASONS_SHOWN = 3
+
+
+class Progress:
+    """Counts kept and rejected rows and shows rate, time left and the commonest reasons for rejection."""
+
+    def __init__(self, title: str, total: int | None, done: int = 0, quiet: bool = False) -> None:
+        from tqdm import tqdm
+
+        self._title = title
+        self._total = total
+        self._count = self._first = done
+        self._reasons: Counter[str] = Counter()
+        self._started = self._last_line = time.monotonic()
+        self._quiet = quiet
+        live = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(total=total, initial=done, desc=title, unit="row", file=sys.stderr) if live else None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif not self._quiet and self._count > self._first:
+            self._print_line()
+
+    def advance(self, rejected_because: str | None = None) -> None:
+        """One more row is done; ``rejected_because`` is its reason if it was rejected."""
+        self._count += 1
+        if rejected_because is not None:
+            self._reasons[rejected_because] += 1
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._top_reasons(), refresh=False)
+            self._bar.update()
+        elif not self._quiet and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _top_reasons(self) -> str:
+        return ", ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(REASONS_SHOWN))
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = (self._count - self._first) / max(self._last_line - self._started, 1e-9)
+        line = f"{self._title}: {self._count:,}"
+        if self._total is not None:
+            line += f" of {self._total:,}"
+        line += f", {rate:,.0f} rows/s"
+        if self._total is not None and rate > 0 and self._count < self._total:
+            line += f", {(self._total - self._count) / rate:,.0f} s left"
+        reasons = self._top_reasons()
+        print(line + (f" (rejected: {reasons})" if reasons else ""), file=sys.stderr, flush=True)

@@ -1,0 +1,169 @@
+"""The nouns that cross a disk boundary, one frozen type per stage, joined by ``image_id``.
+
+Boxes are ``(x0, y0, x1, y1)`` floats in pixels of the image *after* EXIF rotation; so are ``width`` and ``height``.
+Standard library and pydantic only.
+"""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Part = Literal["windows", "wheels", "doors", "mirrors", "lights", "roof"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The part vocabulary, in the order of axis 0 of every patch grid."""
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+BoxXyxy = tuple[float, float, float, float]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, an unknown field is an error, ``key`` names the row inside its stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def key(self) -> str:
+        """What a row is called inside its stage; sealed records are sorted by it."""
+        raise TypeError(f"{type(self).__name__} has no key")
+
+
+class ImageKeyed(Record):
+    """A record that describes one image."""
+
+    image_id: Text
+
+    @property
+    def key(self) -> str:
+        return self.image_id
+
+
+class ImageRecord(ImageKeyed):
+    """One readable image of a source. ``path`` is relative to the source's root, with forward slashes."""
+
+    vehicle_id: Text
+    camera_id: str | None = None
+    timestamp: str | None = None
+    source: Text
+    path: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    color: str | None = None
+    type: str | None = None
+    model: str | None = None
+
+
+class Selected(ImageKeyed):
+    """An image that takes part in the data set."""
+
+    vehicle_id: Text
+
+
+class CaptionOrigin(Record):
+    """Where a caption came from; fields that a captioner has no value for are None."""
+
+    captioner: Text
+    model: str | None = None
+    revision: str | None = None
+    prompt: str | None = None
+    prompt_sha256: str | None = None
+    sampling: dict[str, float | int | str] | None = None
+    seed: int | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Caption(ImageKeyed):
+    """The sentences of one image (at least one, none empty) and, where known, a phrase per visible part."""
+
+    texts: Annotated[tuple[Text, ...], Field(min_length=1)]
+    part_texts: dict[Part, Text] = Field(default_factory=dict)
+    origin: CaptionOrigin
+
+
+class Rle(Record):
+    """COCO run-length encoding of a mask: ``size`` is (height, width), ``counts`` the compressed text."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class PartInstance(Record):
+    """One detected instance. ``score`` is in [0, 1]; 1.0 for annotations without a score."""
+
+    part: Part
+    box_xyxy: BoxXyxy
+    score: float = Field(1.0, ge=0, le=1)
+    mask: Rle | None = None
+
+
+class PatchGrid(Record):
+    """Which patches each part covers, and the rule that decided it.
+
+    ``cells`` maps a part to its rows x cols bits, row-major, packed eight to a byte, as hexadecimal text.
+    A part without a cell is absent. Rule ``stretch-coverage``: see ``geometry.coverage_grid``.
+    """
+
+    rows: int = Field(ge=1)
+    cols: int = Field(ge=1)
+    coverage: float
+    rule: Literal["stretch-coverage"] = "stretch-coverage"
+    cells: dict[Part, str]
+
+
+class PartsOrigin(Record):
+    """Where part instances came from."""
+
+    detector: Text
+    segmenter: str | None = None
+    detector_model: str | None = None
+    segmenter_model: str | None = None
+
+
+class ImageParts(ImageKeyed):
+    """The parts found on one image. No instance at all is a normal value."""
+
+    instances: tuple[PartInstance, ...]
+    grid: PatchGrid
+    origin: PartsOrigin
+
+
+class VehicleSplit(Record):
+    """All images of a vehicle belong to one split."""
+
+    vehicle_id: Text
+    split: Split
+    images: int = Field(ge=1)
+
+    @property
+    def key(self) -> str:
+        return self.vehicle_id
+
+
+class Rejected(Record):
+    """A row that did not make it, and why. ``subject`` is an image_id, or the place in a file (``file:line``)."""
+
+    stage: Text
+    subject: Text
+    reason: Text
+    detail: str = ""
+    attempts: int = Field(1, ge=1)
+
+    @property
+    def key(self) -> str:
+        return self.subject
+
+
+class Source(Record):
+    """Where images came from and what its terms allow. Publishing pixels needs ``redistribute_images``."""
+
+    name: Text
+    root: Text
+    format: Text
+    licence: str | None = None
+    terms: str = ""
+    redistribute_images: bool = False

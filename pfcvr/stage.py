@@ -1,0 +1,395 @@
+"""The contract every stage of the data half keeps: continue after a kill, lose nothing, balance the books, seal.
+
+While a stage runs, each finished row is appended to ``part-running.jsonl`` or ``rejected.jsonl`` at once. Sealing sorts
+the records by key into ``part-00000.jsonl`` and on, then writes ``manifest.json`` by rename. Whatever a kill leaves
+behind is either complete or rebuilt by the next run: sealed bytes do not depend on how often a run was interrupted.
+Clock times, pids and attempts go to ``telemetry.jsonl``, which is never sealed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pfcvr import __version__
+from pfcvr.errors import NothingKept, PfcvrError, SealedError, StageStopped, UsageError, WorkspaceError
+from pfcvr.files import DISK_FULL, atomic_write, canonical_json, disk_full_stops, sync_folder, write_json
+from pfcvr.jsonl import cut_torn_line, lines_at, parse_line, record_line, whole_lines
+from pfcvr.progress import Progress
+from pfcvr.records import Record, Rejected
+from pfcvr.row_index import RowIndex
+from pfcvr.store import Manifest, SealedFile, StageStatus, Workspace
+
+RECORDS_PER_FILE = 50_000
+RUNNING = "part-running.jsonl"
+BREAKER_WINDOW = 200
+BREAKER_SHARE = 0.9
+ROWS_IN_FLIGHT_PER_WORKER = 4
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class StagePlan(Generic[Row]):
+    """What a stage does, apart from how a run survives.
+
+    ``rows`` yields the input in a fixed order and may be called again; ``key`` names a row; ``work`` turns it into a
+    record with that key or a Rejected with that subject. ``notes`` must follow from inputs and settings alone.
+    ``normal_reasons`` are rejections that never stop a run, however many there are.
+    """
+
+    name: str
+    kind: type[Record]
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    rows: Callable[[], Iterable[Row]]
+    key: Callable[[Row], str]
+    work: Callable[[Row], Record | Rejected]
+    total: int | None = None
+    workers: int = 1
+    notes: Callable[[], dict[str, Any]] = dict
+    normal_reasons: frozenset[str] = frozenset()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Settings and inputs as they read after a trip through JSON."""
+        fingerprint: dict[str, Any] = json.loads(canonical_json({"settings": self.settings, "inputs": self.inputs}))
+        return fingerprint
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How this run treats what it finds: ``retry`` takes up the rows rejected for that reason again."""
+
+    overwrite: bool = False
+    retry: str | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """The books of a sealed stage: ``rows_in == kept + rejected``."""
+
+    stage: str
+    rows_in: int
+    kept: int
+    rejected: int
+    reasons: dict[str, int]
+    notes: dict[str, Any] = field(default_factory=dict)
+    already_done: bool = False
+
+
+def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> StageSummary:
+    """Run ``plan`` to its seal, continuing whatever an earlier run left.
+
+    Raises SealedError when the stage was made from other inputs, StageStopped when most recent rows fail for one
+    reason or the disk is full, NothingKept when no row was good. The caller holds the workspace lock.
+    """
+    with disk_full_stops(f"{workspace.root}: stage '{plan.name}'"):
+        sealed = _sealed_before(workspace, plan, options)
+        if sealed is not None:
+            return _summary(sealed, already_done=True)
+        run = _Run(workspace.folder(plan.name), plan, options)
+        try:
+            run.process_rows()
+            return _summary(run.seal())
+        finally:
+            run.close()
+
+
+def stage_status(workspace: Workspace, stage: str, inputs: dict[str, str] | None) -> StageStatus:
+    """Where ``stage`` stands. ``inputs`` are the hashes it would be run on now; other ones make it stale."""
+    folder = workspace.folder(stage)
+    manifest = workspace.manifest(stage)
+    if manifest is not None:
+        return StageStatus(
+            stage=stage,
+            state="sealed" if inputs is None or inputs.items() <= manifest.inputs.items() else "stale",
+            rows_in=manifest.rows_in,
+            kept=manifest.kept,
+            rejected=manifest.rejected,
+            pending=0,
+            reasons=manifest.reasons,
+        )
+    if not folder.exists():
+        return StageStatus(stage=stage, state="absent")
+    draft = _read_draft(folder)
+    kept = _kept_so_far(folder)
+    reasons = Counter(_reason(line) for _, line in whole_lines(folder / "rejected.jsonl"))
+    total = draft.get("total")
+    rejected_rows = sum(reasons.values())
+    pending = None if total is None else max(total - kept - rejected_rows, 0)
+    return StageStatus(
+        stage=stage,
+        state="unfinished",
+        rows_in=total,
+        kept=kept,
+        rejected=rejected_rows,
+        pending=pending,
+        reasons=dict(reasons),
+    )
+
+
+def _summary(manifest: Manifest, already_done: bool = False) -> StageSummary:
+    return StageSummary(
+        stage=manifest.stage,
+        rows_in=manifest.rows_in,
+        kept=manifest.kept,
+        rejected=manifest.rejected,
+        reasons=manifest.reasons,
+        notes=manifest.notes,
+        already_done=already_done,
+    )
+
+
+def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> Manifest | None:
+    """The manifest if nothing is to be done; otherwise clears the way for a run and returns None."""
+    folder = workspace.folder(plan.name)
+    manifest = workspace.manifest(plan.name)
+    found = manifest.fingerprint if manifest is not None else _read_draft(folder).get("fingerprint")
+    if options.overwrite:
+        _clear(folder)
+        return None
+    if found is not None and found != plan.fingerprint:
+        has_work = manifest is not None or _kept_so_far(folder) > 0
+        if has_work:
+            raise SealedError(
+                f"{folder}: already made from {_difference(found, plan.fingerprint)}; "
+                "rerun with --overwrite to replace it"
+            )
+        _clear(folder)
+        return None
+    if manifest is not None and options.retry is not None:
+        if options.retry not in manifest.reasons:
+            known = ", ".join(sorted(manifest.reasons)) or "nothing was rejected"
+            raise UsageError(f"{folder}: no row was rejected for '{options.retry}'; reasons here: {known}")
+        _reopen(folder, manifest)
+        return None
+    return manifest
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Which settings or inputs differ, in words."""
+    names = []
+    for group in ("settings", "inputs"):
+        old, new = found.get(group, {}), wanted[group]
+        names += [
+            f"{name} ({old.get(name)} before, {new.get(name)} now)"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
+    return "other inputs: " + ", ".join(names)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a stage's files, the manifest first so that no half-removed stage looks sealed."""
+    if not folder.exists():
+        return
+    (folder / "manifest.json").unlink(missing_ok=True)
+    for path in folder.glob("*.json*"):
+        if path.name != "telemetry.jsonl":
+            path.unlink()
+
+
+def _reopen(folder: Path, manifest: Manifest) -> None:
+    """Turn a sealed stage back into a running one that holds all its records."""
+    with atomic_write(folder / RUNNING) as running:
+        for file in manifest.files:
+            running.write((folder / file.name).read_bytes())
+    write_json(folder / "draft.json", {"fingerprint": manifest.fingerprint, "total": manifest.rows_in})
+    (folder / "manifest.json").unlink()
+
+
+def _reason(rejected_line: bytes) -> str:
+    return Rejected.model_validate_json(rejected_line).reason
+
+
+def _kept_so_far(folder: Path) -> int:
+    return sum(1 for _ in whole_lines(folder / RUNNING))
+
+
+def _work_safely(plan: StagePlan[Row], row: Row) -> Record | Rejected:
+    """One row's result; an error nobody foresaw rejects the row instead of ending the run."""
+    try:
+        return plan.work(row)
+    except (PfcvrError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        detail = f"{type(error).__name__}: {error}"
+        return Rejected(stage=plan.name, subject=plan.key(row), reason="unexpected_error", detail=detail)
+
+
+def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
+    """``lines`` in runs of at most ``size``, each consumed before the next is asked for."""
+    for first in lines:
+        yield chain([first], islice(lines, size - 1))
+
+
+def _read_draft(folder: Path) -> dict[str, Any]:
+    try:
+        draft: dict[str, Any] = json.loads((folder / "draft.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return draft
+
+
+class _Run(Generic[Row]):
+    """One run of one stage, from opening its folder to the seal."""
+
+    def __init__(self, folder: Path, plan: StagePlan[Row], options: RunOptions) -> None:
+        self._folder, self._plan, self._options = folder, plan, options
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "draft.json").exists():
+            write_json(folder / "draft.json", {"fingerprint": plan.fingerprint, "total": plan.total})
+        for half_sealed in [*folder.glob("part-[0-9]*.jsonl"), *folder.glob(".*.partial")]:
+            half_sealed.unlink()
+        self._index = RowIndex()
+        self._recover()
+        self._kept_file = (folder / RUNNING).open("ab")
+        self._rejected_file = (folder / "rejected.jsonl").open("ab")
+        self._recent: deque[str | None] = deque(maxlen=BREAKER_WINDOW)
+        self._telemetry("started", rows_done=len(self._index))
+
+    def _recover(self) -> None:
+        cut_torn_line(self._folder / RUNNING)
+        cut_torn_line(self._folder / "rejected.jsonl")
+        self._drop_retried()
+        files = (("rejected.jsonl", Rejected), (RUNNING, self._plan.kind))
+        for name, kind in files:
+            for offset, line in whole_lines(self._folder / name):
+                record = parse_line(line, kind, self._folder / name)
+                self._index.add(record.key, offset, rejected=isinstance(record, Rejected))
+
+    def _drop_retried(self) -> None:
+        if self._options.retry is None:
+            return
+        path = self._folder / "rejected.jsonl"
+        with atomic_write(path) as file:
+            file.writelines(line for _, line in whole_lines(path) if _reason(line) != self._options.retry)
+
+    def close(self) -> None:
+        self._kept_file.close()
+        self._rejected_file.close()
+        self._index.close()
+
+    def process_rows(self) -> None:
+        """Work through the rows that are not done yet, several at a time, and append each result as it comes."""
+        plan = self._plan
+        with (
+            Progress(plan.name, plan.total, done=len(self._index), quiet=self._options.quiet) as progress,
+            ThreadPoolExecutor(plan.workers) as pool,
+        ):
+            in_flight: deque[Future[Record | Rejected]] = deque()
+            try:
+                for row in self._pending_rows():
+                    in_flight.append(pool.submit(_work_safely, plan, row))
+                    if len(in_flight) >= plan.workers * ROWS_IN_FLIGHT_PER_WORKER:
+                        self._append(in_flight.popleft().result(), progress)
+                while in_flight:
+                    self._append(in_flight.popleft().result(), progress)
+            finally:
+                for waiting in in_flight:
+                    waiting.cancel()
+
+    def _pending_rows(self) -> Iterator[Row]:
+        self._rows_in = 0
+        for row in self._plan.rows():
+            self._rows_in += 1
+            if self._plan.key(row) not in self._index:
+                yield row
+
+    def _append(self, result: Record | Rejected, progress: Progress) -> None:
+        rejected = isinstance(result, Rejected)
+        file = self._rejected_file if rejected else self._kept_file
+        offset = file.seek(0, os.SEEK_END)
+        file.write(record_line(result))
+        file.flush()
+        self._index.add(result.key, offset, rejected)
+        reason = result.reason if isinstance(result, Rejected) else None
+        progress.advance(reason)
+        self._stop_when_most_fail(reason)
+
+    def _stop_when_most_fail(self, reason: str | None) -> None:
+        if reason in self._plan.normal_reasons:
+            return
+        self._recent.append(reason)
+        if reason is None or len(self._recent) < BREAKER_WINDOW:
+            return
+        failing = self._recent.count(reason)
+        if failing >= BREAKER_SHARE * BREAKER_WINDOW:
+            self._telemetry("stopped", reason=reason)
+            raise StageStopped(
+                f"stage '{self._plan.name}': {failing} of the last {BREAKER_WINDOW} rows were rejected for '{reason}'; "
+                f"look at {self._folder / 'rejected.jsonl'}, mend the cause and run the same command with "
+                f"--retry {reason} to continue"
+            )
+
+    def seal(self) -> Manifest:
+        """Sort, write, balance the books, and rename the manifest into place."""
+        kept, rejected = self._index.counts()
+        if kept + rejected != self._rows_in:
+            raise WorkspaceError(
+                f"stage '{self._plan.name}': the books do not balance: {self._rows_in} rows in, {kept} kept, "
+                f"{rejected} rejected; the input changed while it was read, rerun with --overwrite"
+            )
+        reasons = Counter(_reason(line) for _, line in whole_lines(self._folder / "rejected.jsonl"))
+        if kept == 0:
+            top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no row came in"
+            raise NothingKept(
+                f"stage '{self._plan.name}' kept nothing ({top}); see {self._folder / 'rejected.jsonl'} for each row, "
+                "mend the input and run again with --overwrite"
+            )
+        files = self._write_sorted_parts()
+        self._sort_rejected()
+        manifest = Manifest(
+            stage=self._plan.name,
+            pfcvr_version=__version__,
+            **self._plan.fingerprint,
+            rows_in=self._rows_in,
+            kept=kept,
+            rejected=rejected,
+            reasons=dict(sorted(reasons.items())),
+            files=files,
+            records_sha256=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
+            notes=json.loads(canonical_json(self._plan.notes())),
+        )
+        write_json(self._folder / "manifest.json", manifest.model_dump(mode="json"))
+        (self._folder / RUNNING).unlink()
+        (self._folder / "draft.json").unlink()
+        sync_folder(self._folder)
+        self._telemetry("sealed", kept=kept, rejected=rejected)
+        return manifest
+
+    def _write_sorted_parts(self) -> tuple[SealedFile, ...]:
+        files = []
+        with (self._folder / RUNNING).open("rb") as running:
+            lines = lines_at(running, self._index.offsets(rejected=False))
+            for number, chunk in enumerate(_chunks(lines, RECORDS_PER_FILE)):
+                name = f"part-{number:05d}.jsonl"
+                digest, count = hashlib.sha256(), 0
+                with atomic_write(self._folder / name) as part:
+                    for line in chunk:
+                        part.write(line)
+                        digest.update(line)
+                        count += 1
+                files.append(SealedFile(name=name, records=count, sha256=digest.hexdigest()))
+        return tuple(files)
+
+    def _sort_rejected(self) -> None:
+        path = self._folder / "rejected.jsonl"
+        with path.open("rb") as unsorted, atomic_write(path) as file:
+            file.writelines(lines_at(unsorted, self._index.offsets(rejected=True)))
+
+    def _telemetry(self, event: str, **values: Any) -> None:
+        row = {"event": event, "time": time.time(), "pid": os.getpid(), **values}
+        with (self._folder / "telemetry.jsonl").open("a", encoding="utf-8") as file:
+            file.write(canonical_json(row) + "\n")
