@@ -189,13 +189,12 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        for side in self.image_size:
-            if side < 1 or side % self.towers.patch_size:
-                raise ValueError(
-                    f"image_size {self.image_size} must be multiples of patch_size ({self.towers.patch_size})"
-                )
-        if self.towers.embedding_dim % self.heads:
-            raise ValueError(f"embedding_dim ({self.towers.embedding_dim}) must be divisible by heads ({self.heads})")
+        if self.backbone is None:  # with a backbone the sizes are known, and checked, once it is loaded
+            patch, width = self.towers.patch_size, self.towers.embedding_dim
+            if any(side < 1 or side % patch for side in self.image_size):
+                raise ValueError(f"image_size {self.image_size} must be multiples of patch_size ({patch})")
+            if width % self.heads:
+                raise ValueError(f"embedding_dim ({width}) must be divisible by heads ({self.heads})")
         return self
 
     @property

@@ -1,0 +1,55 @@
+"""What one training step sees: a batch of image-caption pairs as named tensors.
+
+Shape letters of this folder: ``B`` pairs, ``L`` caption tokens, ``N`` image patches (row by row), ``P`` parts in the
+order of ``pfcvr.records.PARTS``, ``D`` embedding width, ``K`` train identities, ``V`` vocabulary, ``M`` masked tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+IGNORED_LABEL = -100
+"""Label of a token that was not masked: torch's own ``ignore_index``, so no vocabulary entry is lost to it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of an image and its caption. Padding in ``token_ids`` is whatever follows the first end token.
+
+    ``masked_positions`` need not be given: it is derived from ``masked_labels``. Derive it where the batch is put
+    together, on the CPU, since finding the masked tokens on an accelerator makes every step wait for the device.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    """Pixels normalised with CLIP's mean and standard deviation."""
+    token_ids: Int[Tensor, "B L"]
+    """Start, caption, end, padding."""
+    masked_token_ids: Int[Tensor, "B L"]
+    """``token_ids`` with some words replaced for masked language modelling."""
+    masked_labels: Int[Tensor, "B L"]
+    """Original id where a word was chosen, ``IGNORED_LABEL`` elsewhere."""
+    part_grids: Bool[Tensor, "B P N"]
+    """Patches a part covers, after the same augmentation as the image; an absent part has none."""
+    identities: Int[Tensor, " B"]
+    """Train label 0..K-1."""
+    masked_positions: Int[Tensor, " M"] = None  # type: ignore[assignment]
+    """Places of the chosen words in ``masked_labels.flatten()``, ascending."""
+
+    def __post_init__(self) -> None:
+        if self.masked_positions is None:
+            positions = torch.nonzero(self.masked_labels.flatten() != IGNORED_LABEL).squeeze(1)
+            object.__setattr__(self, "masked_positions", positions)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; ``torch.utils.data.DataLoader`` calls this by name."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
