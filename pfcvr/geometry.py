@@ -203,7 +203,8 @@ def _overlap(pixels: int, cells: int) -> NDArray[np.float32]:
 def _interval_shares(start: float, stop: float, cells: int) -> NDArray[np.float64]:
     """Share of each unit cell [i, i+1) that [start, stop) covers."""
     left = np.arange(cells)
-    return np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
+    shares: NDArray[np.float64] = np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
+    return shares
 
 
 def _clip_points(polygon: Sequence[float], height: int, width: int) -> list[float]:

@@ -25,7 +25,7 @@ from pfcvr.jsonl import cut_torn_line, lines_at, parse_line, record_line, whole_
 from pfcvr.progress import Progress
 from pfcvr.records import Record, Rejected
 from pfcvr.row_index import RowIndex
-from pfcvr.store import Manifest, SealedFile, StageStatus, Workspace
+from pfcvr.store import Manifest, SealedFile, Workspace
 
 RECORDS_PER_FILE = 50_000
 RUNNING = "part-running.jsonl"
@@ -104,39 +104,6 @@ def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -
             run.close()
 
 
-def stage_status(workspace: Workspace, stage: str, inputs: dict[str, str] | None) -> StageStatus:
-    """Where ``stage`` stands. ``inputs`` are the hashes it would be run on now; other ones make it stale."""
-    folder = workspace.folder(stage)
-    manifest = workspace.manifest(stage)
-    if manifest is not None:
-        return StageStatus(
-            stage=stage,
-            state="sealed" if inputs is None or inputs.items() <= manifest.inputs.items() else "stale",
-            rows_in=manifest.rows_in,
-            kept=manifest.kept,
-            rejected=manifest.rejected,
-            pending=0,
-            reasons=manifest.reasons,
-        )
-    if not folder.exists():
-        return StageStatus(stage=stage, state="absent")
-    draft = _read_draft(folder)
-    kept = _kept_so_far(folder)
-    reasons = Counter(_reason(line) for _, line in whole_lines(folder / "rejected.jsonl"))
-    total = draft.get("total")
-    rejected_rows = sum(reasons.values())
-    pending = None if total is None else max(total - kept - rejected_rows, 0)
-    return StageStatus(
-        stage=stage,
-        state="unfinished",
-        rows_in=total,
-        kept=kept,
-        rejected=rejected_rows,
-        pending=pending,
-        reasons=dict(reasons),
-    )
-
-
 def _summary(manifest: Manifest, already_done: bool = False) -> StageSummary:
     return StageSummary(
         stage=manifest.stage,
@@ -153,12 +120,12 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
     """The manifest if nothing is to be done; otherwise clears the way for a run and returns None."""
     folder = workspace.folder(plan.name)
     manifest = workspace.manifest(plan.name)
-    found = manifest.fingerprint if manifest is not None else _read_draft(folder).get("fingerprint")
+    found = manifest.fingerprint if manifest is not None else read_draft(folder).get("fingerprint")
     if options.overwrite:
         _clear(folder)
         return None
     if found is not None and found != plan.fingerprint:
-        has_work = manifest is not None or _kept_so_far(folder) > 0
+        has_work = manifest is not None or kept_so_far(folder) > 0
         if has_work:
             raise SealedError(
                 f"{folder}: already made from {_difference(found, plan.fingerprint)}; "
@@ -211,7 +178,8 @@ def _reason(rejected_line: bytes) -> str:
     return Rejected.model_validate_json(rejected_line).reason
 
 
-def _kept_so_far(folder: Path) -> int:
+def kept_so_far(folder: Path) -> int:
+    """Good rows of an unfinished stage."""
     return sum(1 for _ in whole_lines(folder / RUNNING))
 
 
@@ -234,7 +202,8 @@ def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
         yield chain([first], islice(lines, size - 1))
 
 
-def _read_draft(folder: Path) -> dict[str, Any]:
+def read_draft(folder: Path) -> dict[str, Any]:
+    """What an unfinished stage is being made from, ``fingerprint`` and ``total``; empty when there is none."""
     try:
         draft: dict[str, Any] = json.loads((folder / "draft.json").read_bytes())
     except FileNotFoundError:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,7 +33,7 @@ class SealedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a sealed stage was made from and what it holds. Contains no clock times, so equal inputs give equal bytes."""
+    """What a sealed stage was made from and what it holds; no clock times, so equal inputs give equal bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,18 +54,6 @@ class Manifest(BaseModel):
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a rerun to be the same run."""
         return {"settings": self.settings, "inputs": self.inputs}
-
-
-class StageStatus(BaseModel):
-    """One line of ``pfcvr-data status``."""
-
-    stage: str
-    state: Literal["absent", "unfinished", "sealed", "stale"]
-    rows_in: int | None = None
-    kept: int = 0
-    rejected: int = 0
-    pending: int | None = None
-    reasons: dict[str, int] = {}
 
 
 class Workspace:

@@ -1,0 +1,66 @@
+"""Where a workspace stands: one line a stage, without changing anything."""
+
+from collections import Counter
+from typing import Literal
+
+from pfcvr.jsonl import whole_lines
+from pfcvr.records import Record, Rejected
+from pfcvr.stage import kept_so_far, read_draft
+from pfcvr.store import STAGES, Manifest, Workspace
+
+
+class StageStatus(Record):
+    """The books of one stage. ``stale``: sealed, but from other inputs than the stages before it hold now."""
+
+    stage: str
+    state: Literal["absent", "unfinished", "sealed", "stale"]
+    rows_in: int | None = None
+    kept: int = 0
+    rejected: int = 0
+    pending: int | None = None
+    reasons: dict[str, int] = {}
+
+
+def workspace_status(workspace: Workspace) -> list[StageStatus]:
+    """The status of every stage in the order they are run."""
+    return [_stage_status(workspace, stage) for stage in STAGES]
+
+
+def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
+    manifest = workspace.manifest(stage)
+    if manifest is not None:
+        return StageStatus(
+            stage=stage,
+            state="stale" if _is_stale(workspace, manifest) else "sealed",
+            rows_in=manifest.rows_in,
+            kept=manifest.kept,
+            rejected=manifest.rejected,
+            pending=0,
+            reasons=manifest.reasons,
+        )
+    folder = workspace.folder(stage)
+    if not folder.exists():
+        return StageStatus(stage=stage, state="absent")
+    kept = kept_so_far(folder)
+    reasons = Counter(Rejected.model_validate_json(line).reason for _, line in whole_lines(folder / "rejected.jsonl"))
+    total = read_draft(folder).get("total")
+    return StageStatus(
+        stage=stage,
+        state="unfinished",
+        rows_in=total,
+        kept=kept,
+        rejected=reasons.total(),
+        pending=None if total is None else max(total - kept - reasons.total(), 0),
+        reasons=dict(reasons),
+    )
+
+
+def _is_stale(workspace: Workspace, manifest: Manifest) -> bool:
+    """Whether a stage that this one was made from has been made anew since."""
+    for stage in STAGES:
+        before = workspace.manifest(stage)
+        recorded = manifest.inputs.get(stage)
+        if recorded is not None and (before is None or before.records_sha256 != recorded):
+            return True
+    reads_images = "import" in manifest.inputs and manifest.stage != "select"
+    return reads_images and workspace.manifest("select") is not None and "select" not in manifest.inputs
