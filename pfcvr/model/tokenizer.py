@@ -1,0 +1,261 @@
+"""Captions to token ids of a fixed length, and random masking of their words.
+
+Two vocabularies: CLIP's own byte-pair encoding, with the mask token where IRRA puts it, and one trained on the train
+captions for models that start from random weights. Shape letters: see ``pfcvr.model.batch``.
+"""
+
+import gzip
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from pfcvr.config import ModelConfig
+from pfcvr.errors import BackendError, CheckpointError
+from pfcvr.model.batch import IGNORED_LABEL
+
+START, END, MASK, PAD = "<|startoftext|>", "<|endoftext|>", "<|mask|>", "<|pad|>"
+CLIP_VOCABULARY_SIZE = 49408
+CLIP_MASK_ID = 49405
+WORD_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen words (official code, as BERT); the rest keep their id
+
+
+@dataclass(frozen=True)
+class TokenizedCaptions:
+    """Token ids and which captions were too long for them."""
+
+    ids: Int[Tensor, "B L"]
+    truncated: Bool[Tensor, " B"]
+
+
+class CaptionTokenizer:
+    """Turns captions into rows of ``length`` ids: start, caption, end, padding.
+
+    A caption that is too long keeps its first ``length - 1`` ids and the last one becomes the end token, so that every
+    row has one. Text is HTML-unescaped here; the vocabulary's own rules do the rest (lower case, blanks).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, length: int) -> None:
+        self.tokenizer = tokenizer
+        self.length = length
+        # For Transformers' users of a saved model; here the ids are put together by hand.
+        template = processors.TemplateProcessing(
+            single=f"{START} $A {END}", special_tokens=[(token, self._id_of(token)) for token in (START, END)]
+        )
+        tokenizer.post_processor = template
+        self.vocabulary_size = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.start_id, self.end_id, self.mask_id = (self._id_of(token) for token in (START, END, MASK))
+        # CLIP pads with 0, which is also "!": the first end token, not the id, tells where padding begins.
+        self.pad_id = tokenizer.token_to_id(PAD) or 0
+        special = torch.tensor([self.pad_id, self.start_id, self.end_id, self.mask_id])
+        self._is_word = torch.ones(self.vocabulary_size, dtype=torch.bool).index_fill(0, special, False)
+        self._word_ids = torch.nonzero(self._is_word).squeeze(1)
+
+    def _id_of(self, token: str) -> int:
+        found: int | None = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(
+                f"the tokenizer has no token {token}, as CLIP's has; give the folder of a CLIP tokenizer"
+            )
+        return found
+
+    def encode(self, texts: Sequence[str]) -> TokenizedCaptions:
+        """Ids of each text and whether it was cut."""
+        clean = [html.unescape(html.unescape(text)) for text in texts]
+        encoded = self.tokenizer.encode_batch(clean, add_special_tokens=False)
+        ids = torch.full((len(texts), self.length), self.pad_id, dtype=torch.long)
+        truncated = torch.zeros(len(texts), dtype=torch.bool)
+        for row, words in enumerate(encoded):
+            tokens = [self.start_id, *words.ids, self.end_id]
+            if len(tokens) > self.length:
+                truncated[row] = True
+                tokens = [*tokens[: self.length - 1], self.end_id]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        return TokenizedCaptions(ids, truncated)
+
+    def decode(self, ids: Int[Tensor, " L"]) -> str:
+        """Text of one row up to its end token, without the start token."""
+        row = ids.tolist()
+        row = row[: row.index(self.end_id)] if self.end_id in row else row
+        words = [token for token in row if token != self.start_id]
+        text: str = self.tokenizer.decode(words, skip_special_tokens=False)
+        return text.replace("</w>", " ").strip()
+
+    def mask_words(
+        self, ids: Int[Tensor, "*B L"], ratio: float, generator: torch.Generator | None = None
+    ) -> tuple[Int[Tensor, "*B L"], Int[Tensor, "*B L"]]:
+        """Words masked for masked language modelling (IRRA, BERT), and their labels.
+
+        Each word is chosen with probability ``ratio``; 80 % of the chosen become the mask token, 10 % a random word,
+        10 % stay. Special tokens and padding are never chosen; a caption with words always has at least one chosen.
+
+        Returns:
+            The ids after masking, and the original id where a word was chosen, ``IGNORED_LABEL`` elsewhere.
+        """
+        word = self._is_word[ids]
+        chosen = word & (torch.rand(ids.shape, generator=generator) < ratio)
+        first_word = word & (word.cumsum(dim=-1) == 1)
+        chosen |= first_word & ~chosen.any(dim=-1, keepdim=True)
+        fate = torch.rand(ids.shape, generator=generator)
+        replacement = self._word_ids[torch.randint(len(self._word_ids), ids.shape, generator=generator)]
+        masked = torch.where(chosen & (fate < MASKED_SHARE), self.mask_id, ids)
+        randomised = chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE)
+        masked = torch.where(randomised, replacement, masked)
+        return masked, torch.where(chosen, ids, IGNORED_LABEL)
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, which Transformers' AutoTokenizer reads as well."""
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.length,
+            "bos_token": START,
+            "eos_token": END,
+            "mask_token": MASK,
+            "pad_token": self.tokenizer.id_to_token(self.pad_id),
+        }
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, length: int) -> "CaptionTokenizer":
+        """Read what ``save`` wrote, or the tokenizer of a CLIP checkpoint, which is given a mask token if it has none.
+
+        Raises:
+            CheckpointError: the folder holds no tokenizer, or one without CLIP's start and end tokens.
+        """
+        if (folder / "tokenizer.json").is_file():
+            description = _read_json(folder / "tokenizer.json")
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges = _pairs([line for line in lines if line and not line.startswith("#version")])
+            vocabulary = _read_json(folder / "vocab.json")
+            description = json.loads(_byte_pair_tokenizer(vocabulary, merges).to_str())
+        else:
+            raise CheckpointError(
+                f"{folder}: no tokenizer.json, nor vocab.json with merges.txt; give the folder of a CLIP tokenizer"
+            )
+        return cls(_with_mask_token(description, folder), length)
+
+
+def clip_tokenizer(length: int = 77) -> CaptionTokenizer:
+    """CLIP's vocabulary from the ``open_clip_torch`` package, so that no download is needed.
+
+    Raises:
+        BackendError: the package is not installed.
+    """
+    package = find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise BackendError(
+            "CLIP's vocabulary comes with the package 'open_clip_torch'; run: pip install 'pfcvr[model]'"
+        )
+    path = Path(package.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    letters = _byte_letters()
+    symbols = [*letters, *(letter + "</w>" for letter in letters)]
+    # The first line is a title; the merges after CLIP's vocabulary size was reached are not part of it.
+    merges = _pairs(lines[1 : CLIP_VOCABULARY_SIZE - len(symbols) - 2 + 1])
+    entries = [*symbols, *(left + right for left, right in merges), START, END]
+    tokenizer = _byte_pair_tokenizer({entry: index for index, entry in enumerate(entries)}, merges)
+    return CaptionTokenizer(_with_mask_token(json.loads(tokenizer.to_str()), path), length)
+
+
+def train_caption_tokenizer(
+    texts: Sequence[str], vocabulary_size: int, length: int = 77
+) -> CaptionTokenizer:
+    """A byte-pair vocabulary of at most ``vocabulary_size`` entries trained on ``texts`` (at least twice seen pairs).
+
+    Frequent words become one token each; any other text still has ids, since single bytes are in the vocabulary. The
+    same texts in the same order give the same vocabulary.
+    """
+    tokenizer = _byte_pair_tokenizer({}, [])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=[PAD, START, END, MASK],
+        initial_alphabet=_byte_letters(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([html.unescape(html.unescape(text)) for text in texts], trainer)
+    return CaptionTokenizer(tokenizer, length)
+
+
+def caption_tokenizer(config: ModelConfig, captions: Sequence[str]) -> CaptionTokenizer:
+    """The tokenizer that ``config`` asks for; ``captions`` of the train split are used only to train a vocabulary."""
+    if config.vocabulary == "captions":
+        return train_caption_tokenizer(captions, config.vocabulary_size, config.text_length)
+    folder = Path(config.backbone) if config.backbone else None
+    if folder and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return CaptionTokenizer.load(folder, config.text_length)
+    return clip_tokenizer(config.text_length)
+
+
+def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(left, right) for left, right in (line.split() for line in lines)]
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, in CLIP's order: printable bytes first, then the others."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
+
+
+def _byte_pair_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's rules: NFC, single blanks, lower case, words split by pattern, bytes as letters, ``</w>`` ends a word."""
+    model = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix="</w>")
+    tokenizer = Tokenizer(model)
+    blanks = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    words = pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True)
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _with_mask_token(description: dict[str, Any], source: Path) -> Tokenizer:
+    """A tokenizer from its JSON description with a mask token and without a template that adds tokens by itself.
+
+    CLIP's vocabulary gives up its last merge, so that the mask token takes id 49405 and the embedding matrix keeps its
+    size (as IRRA does); any other vocabulary grows by one.
+    """
+    description = {**description, "post_processor": None, "truncation": None, "padding": None}
+    model = description["model"]
+    vocabulary = model.get("vocab", {})
+    if len(vocabulary) == CLIP_VOCABULARY_SIZE and MASK not in vocabulary:
+        replaced = next(entry for entry, index in vocabulary.items() if index == CLIP_MASK_ID)
+        del vocabulary[replaced]
+        vocabulary[MASK] = CLIP_MASK_ID
+        model["merges"] = [merge for merge in model["merges"] if _merged(merge) != replaced]
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(description))
+    except Exception as error:  # the library raises bare Exception for every malformed description
+        raise CheckpointError(f"{source}: not a tokenizer description ({error})") from None
+    tokens = [AddedToken(token, special=True) for token in (START, END) if token in vocabulary]
+    tokenizer.add_special_tokens([*tokens, AddedToken(MASK, special=True)])
+    return tokenizer
+
+
+def _merged(merge: Sequence[str] | str) -> str:
+    return "".join(merge.split(" ") if isinstance(merge, str) else merge)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); copy the file again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}; copy the file again")
+    return content
