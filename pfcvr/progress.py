@@ -35,14 +35,14 @@ class Progress:
         elif not self._quiet and self._count > self._first:
             self._print_line()
 
-    def advance(self, rejected_because: str | None = None) -> None:
-        """One more row is done; ``rejected_because`` is its reason if it was rejected."""
-        self._count += 1
+    def advance(self, rows: int = 1, rejected_because: str | None = None) -> None:
+        """``rows`` more are done; ``rejected_because`` is the reason if they were rejected."""
+        self._count += rows
         if rejected_because is not None:
-            self._reasons[rejected_because] += 1
+            self._reasons[rejected_because] += rows
         if self._bar is not None:
             self._bar.set_postfix_str(self._top_reasons(), refresh=False)
-            self._bar.update()
+            self._bar.update(rows)
         elif not self._quiet and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
 

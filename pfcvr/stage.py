@@ -85,6 +85,14 @@ class StageSummary:
     notes: dict[str, Any] = field(default_factory=dict)
     already_done: bool = False
 
+    def text(self) -> str:
+        """The books in one line, commonest reasons first."""
+        state = "already done, " if self.already_done else ""
+        ordered = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason}: {count:,}" for reason, count in ordered)
+        books = f"{self.rows_in:,} in, {self.kept:,} kept, {self.rejected:,} rejected"
+        return f"{self.stage}: {state}{books}" + (f" ({why})" if why else "")
+
 
 def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> StageSummary:
     """Run ``plan`` to its seal, continuing whatever an earlier run left.
@@ -284,7 +292,7 @@ class _Run(Generic[Row]):
         file.flush()
         self._index.add(result.key, offset, rejected)
         reason = result.reason if isinstance(result, Rejected) else None
-        progress.advance(reason)
+        progress.advance(rejected_because=reason)
         self._stop_when_most_fail(reason)
 
     def _stop_when_most_fail(self, reason: str | None) -> None:

@@ -1,0 +1,63 @@
+"""Entry points of ``pfcvr-data`` and ``pfcvr``: run a command, turn an error into one sentence and an exit code.
+
+Exit codes: 0 done; 1 refused, stopped, or nothing kept; 2 usage; 130 Ctrl-C. Nothing heavy is imported here: each
+command imports what it needs in its body.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from pfcvr.cli_data import app as data_app
+from pfcvr.cli_data_reading import app as data_reading_app
+from pfcvr.cli_model import app as model_app
+from pfcvr.errors import PfcvrError
+
+INTERRUPTED = 130
+
+data_app.add_typer(data_reading_app)
+
+
+def data_main() -> None:
+    """The console script ``pfcvr-data``."""
+    sys.exit(run(data_app, "pfcvr-data", sys.argv[1:]))
+
+
+def model_main() -> None:
+    """The console script ``pfcvr``."""
+    sys.exit(run(model_app, "pfcvr", sys.argv[1:]))
+
+
+def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
+    """Run ``program`` with ``arguments`` and return its exit code; with ``--json`` an error is one object on stdout."""
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        result = app(list(arguments), prog_name=program, standalone_mode=False)
+    except PfcvrError as error:
+        if debug:
+            traceback.print_exc()
+        return _report(str(error), type(error).__name__, error.exit_code, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # Typer carries its own copy of click and exports no base class of its usage errors: they are known by shape.
+        if not hasattr(error, "format_message"):
+            raise
+        sentence = f"{error.format_message()} See: {program} --help"
+        return _report(sentence, "UsageError", int(getattr(error, "exit_code", 2)), as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _report(sentence: str, kind: str, exit_code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": {"kind": kind, "message": sentence, "exit_code": exit_code}}, ensure_ascii=False))
+    else:
+        print(f"error: {sentence}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,170 @@
+"""The commands of ``pfcvr-data``: from a vehicle image collection to a published data set."""
+
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcvr import config as settings
+from pfcvr.cli_output import (
+    DebugFlag,
+    JsonFlag,
+    OverwriteFlag,
+    RetryReason,
+    SeedNumber,
+    WorkspaceDir,
+    emit,
+    new_app,
+)
+from pfcvr.stage import RunOptions, StageSummary
+from pfcvr.store import Workspace
+
+app = new_app("Turn a vehicle image collection into a captioned, part-annotated, audited data set.")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    identities: Annotated[int, typer.Option(help="Number of vehicles.")] = 300,
+    images_per_identity: Annotated[int, typer.Option(help="Images of each vehicle.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the square images in pixels, 32 to 384.")] = 128,
+    seed: SeedNumber = 0,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Render vehicles with known truth: a VERI-Wild tree, captions.jsonl and parts.coco.json.
+
+    Example: pfcvr-data synth vehicles --identities 300 --images-per-identity 4 --size 128
+    """
+    from pfcvr.pipeline.synth import generate
+    from pfcvr.progress import Progress
+
+    values = {"identities": identities, "images_per_identity": images_per_identity, "size": size, "seed": seed}
+    config = settings.parse(settings.SynthConfig, values, "pfcvr-data synth")
+    with Progress("synth", identities * images_per_identity, quiet=as_json) as progress:
+        summary = generate(out, config, progress=progress.advance)
+    text = f"{summary.path}: {summary.images:,} images of {summary.vehicles:,} vehicles from {summary.cameras} cameras"
+    emit(asdict(summary), text, as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder or captions file to read.")],
+    workspace: WorkspaceDir,
+    source_format: Annotated[
+        str, typer.Option("--format", help="auto, veri-wild, or reid-json (a generic captions file).")
+    ] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on any surprise in the source.")] = False,
+    overwrite: OverwriteFlag = False,
+    retry: RetryReason = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Read an image collection into a workspace; unreadable images are set aside with a reason.
+
+    Example: pfcvr-data import VERI-Wild -w work
+    """
+    values = {"source": source, "format": source_format, "strict": strict}
+    config = settings.parse(settings.ImportConfig, values, "pfcvr-data import")
+    run_and_print("import_", Workspace(workspace, create=True), config, RunOptions(overwrite, retry, as_json))
+
+
+@app.command()
+def select(
+    workspace: WorkspaceDir,
+    identities: Annotated[int | None, typer.Option(help="How many vehicles to keep.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="How many images to keep, as near as whole vehicles allow.")
+    ] = None,
+    min_images: Annotated[int, typer.Option(help="Leave out vehicles with fewer images.")] = 1,
+    min_cameras: Annotated[int, typer.Option(help="Leave out vehicles seen by fewer cameras.")] = 1,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="Take the images or vehicles named in this file.")
+    ] = None,
+    seed: SeedNumber = 0,
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Choose the vehicles of the data set by a rule and a seed; says what was dropped and why.
+
+    Example: pfcvr-data select -w work --identities 1796 --images 14668 --min-images 3 --seed 1
+    """
+    values = {"identities": identities, "images": images, "min_images": min_images, "min_cameras": min_cameras}
+    values |= {"list": listed, "seed": seed}
+    config = settings.parse(settings.SelectConfig, values, "pfcvr-data select")
+    run_and_print("select", Workspace(workspace), config, RunOptions(overwrite, None, as_json))
+
+
+@app.command()
+def caption(
+    workspace: WorkspaceDir,
+    captioner: Annotated[str, typer.Option(help="template (from metadata) or import (from --captions).")] = "template",
+    captions: Annotated[Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images.")] = None,
+    seed: SeedNumber = 0,
+    overwrite: OverwriteFlag = False,
+    retry: RetryReason = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Give every image its sentences.
+
+    Example: pfcvr-data caption -w work --captioner import --captions captions.jsonl
+    """
+    values = {"captioner": captioner, "captions": captions, "seed": seed}
+    config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
+    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry, as_json))
+
+
+@app.command()
+def parts(
+    workspace: WorkspaceDir,
+    detector: Annotated[str, typer.Option(help="import (from --annotations).")] = "import",
+    annotations: Annotated[Path | None, typer.Option(help="COCO file: polygons, RLE, or boxes alone.")] = None,
+    grid: Annotated[str, typer.Option(help="Patch grid, rows x columns.")] = "24x24",
+    coverage: Annotated[float, typer.Option(help="Share of a cell that a part must cover to own it.")] = 0.5,
+    overwrite: OverwriteFlag = False,
+    retry: RetryReason = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Find windows, wheels, doors, mirrors, lights and roof, as masks and as patch grids.
+
+    Example: pfcvr-data parts -w work --detector import --annotations parts.coco.json
+    """
+    rows, _, cols = grid.partition("x")
+    values = {
+        "detector": detector,
+        "annotations": annotations,
+        "grid": {"rows": rows, "cols": cols, "coverage": coverage},
+    }
+    config = settings.parse(settings.PartsConfig, values, "pfcvr-data parts")
+    run_and_print("parts", Workspace(workspace), config, RunOptions(overwrite, retry, as_json))
+
+
+@app.command()
+def split(
+    workspace: WorkspaceDir,
+    ratio: Annotated[float, typer.Option(help="Share of the images that goes to train and val.")] = 0.7,
+    val: Annotated[float, typer.Option(help="Share of the train identities carved out for validation.")] = 0.1,
+    seed: SeedNumber = 0,
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Divide the vehicles, never the images of one, into train, val and test.
+
+    Example: pfcvr-data split -w work --ratio 0.7 --seed 1
+    """
+    config = settings.parse(settings.SplitConfig, {"ratio": ratio, "val": val, "seed": seed}, "pfcvr-data split")
+    run_and_print("split", Workspace(workspace), config, RunOptions(overwrite, None, as_json))
+
+
+def run_and_print(module: str, workspace: Workspace, config: settings.Settings, options: RunOptions) -> None:
+    """Run one stage under the workspace lock and print its books."""
+    stage = importlib.import_module(f"pfcvr.pipeline.{module}")
+    with workspace.lock():
+        summary: StageSummary = stage.run(workspace, config, options)
+    emit(asdict(summary) | {"workspace": str(workspace.root)}, summary.text(), options.quiet)

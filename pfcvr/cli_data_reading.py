@@ -1,0 +1,138 @@
+"""The commands of ``pfcvr-data`` that look at a workspace, write outputs from it, or run all stages in a row."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcvr import config as settings
+from pfcvr.cli_output import (
+    DebugFlag,
+    JsonFlag,
+    OverwriteFlag,
+    SeedNumber,
+    WorkspaceDir,
+    emit,
+    new_app,
+    reasons_text,
+)
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+app = new_app("")
+
+
+@app.command()
+def check(
+    workspace: WorkspaceDir,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    require_parts: Annotated[bool, typer.Option("--require-parts", help="Fail on train images without parts.")] = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Audit a workspace: leaks between splits, unbalanced books, empty captions, missing terms.
+
+    Example: pfcvr-data check -w work --strict
+    """
+    from pfcvr.pipeline import check as stage
+
+    config = settings.parse(
+        settings.CheckConfig, {"strict": strict, "require_parts": require_parts}, "pfcvr-data check"
+    )
+    report = stage.run(Workspace(workspace), config)
+    emit(report.as_dict(), report.text(), as_json)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
+    """Count images, identities, words and parts, laid out as Tables I and II of the paper.
+
+    Example: pfcvr-data stats -w work
+    """
+    from pfcvr.pipeline import stats as stage
+
+    statistics = stage.run(Workspace(workspace))
+    emit(statistics.as_dict(), statistics.text(), as_json)
+
+
+@app.command()
+def show(
+    workspace: WorkspaceDir,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
+    sample: Annotated[int, typer.Option(help="How many images.")] = 24,
+    seed: SeedNumber = 0,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Draw a contact sheet: images with their parts and captions.
+
+    Example: pfcvr-data show -w work --out sheet.png --sample 24
+    """
+    from pfcvr.pipeline import show as stage
+
+    config = settings.parse(settings.ShowConfig, {"out": out, "sample": sample, "seed": seed}, "pfcvr-data show")
+    sheet = stage.run(Workspace(workspace), config)
+    emit(asdict(sheet), f"{sheet.out}: {sheet.images} images", as_json)
+
+
+@app.command()
+def export(
+    workspace: WorkspaceDir,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    out_format: Annotated[str, typer.Option("--format", help="hf: a Hugging Face data set.")] = "hf",
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Write the data set that pfcvr trains on and that load_dataset reads.
+
+    Example: pfcvr-data export -w work dataset
+    """
+    from pfcvr.pipeline import export as stage
+
+    config = settings.parse(settings.ExportConfig, {"out": out, "format": out_format}, "pfcvr-data export")
+    opened = Workspace(workspace)
+    with opened.lock():
+        summary = stage.run(opened, config, RunOptions(overwrite, None, as_json))
+    emit(summary.as_dict(), summary.text(), as_json)
+
+
+@app.command()
+def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
+    """Say for each stage whether it is absent, unfinished, sealed or stale, with its books.
+
+    Example: pfcvr-data status -w work
+    """
+    from pfcvr.pipeline.status import workspace_status
+
+    stages = workspace_status(Workspace(workspace))
+    lines = [f"{'stage':<9}{'state':<12}{'in':>9}{'kept':>9}{'rejected':>9}{'pending':>9}"]
+    for stage in stages:
+        pending = "?" if stage.pending is None and stage.state == "unfinished" else f"{stage.pending or 0:,}"
+        rows_in = "-" if stage.rows_in is None else f"{stage.rows_in:,}"
+        books = f"{rows_in:>9}{stage.kept:>9,}{stage.rejected:>9,}{pending:>9}"
+        lines.append(f"{stage.stage:<9}{stage.state:<12}{books}{reasons_text(stage.reasons)}")
+    result = {"workspace": str(workspace), "stages": [stage.model_dump() for stage in stages]}
+    emit(result, "\n".join(lines), as_json)
+
+
+@app.command()
+def run(
+    build: Annotated[Path, typer.Argument(help="TOML file with one table a stage.")],
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Run every stage that a build.toml names, from import to export; run it again to continue.
+
+    Example: pfcvr-data run build.toml
+    """
+    from pfcvr.pipeline.build import run_build
+
+    outcome = run_build(build, RunOptions(overwrite, None, as_json), tell=None if as_json else print)
+    emit(outcome.as_dict(), outcome.text(), as_json)
+    if not outcome.passed:
+        raise typer.Exit(1)

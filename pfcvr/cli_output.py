@@ -1,0 +1,38 @@
+"""What all commands share: the options that every command takes, and how a result is printed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
+WorkspaceDir = Annotated[Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace folder.")]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run with other inputs made.")]
+RetryReason = Annotated[
+    str | None, typer.Option("--retry", metavar="REASON", help="Take up the rows rejected for this reason again.")
+]
+SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+
+
+def new_app(help_text: str) -> typer.Typer:
+    """A Typer app that leaves errors to ``cli.run`` and prints plain help."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print ``result`` as one JSON object, or ``text`` for people."""
+    print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+
+
+def reasons_text(reasons: dict[str, int]) -> str:
+    """``reason: count`` pairs, commonest first, in brackets; empty when there are none."""
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return " (" + ", ".join(f"{reason}: {count:,}" for reason, count in ordered) + ")" if ordered else ""
