@@ -147,6 +147,8 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
             raise UsageError(f"{folder}: no row was rejected for '{options.retry}'; reasons here: {known}")
         _reopen(folder, manifest)
         return None
+    if manifest is not None:
+        _remove_working_files(folder)
     return manifest
 
 
@@ -171,6 +173,13 @@ def _clear(folder: Path) -> None:
     for path in folder.glob("*.json*"):
         if path.name != "telemetry.jsonl":
             path.unlink()
+
+
+def _remove_working_files(folder: Path) -> None:
+    """Of a sealed stage; a kill between the manifest and here leaves them for the next run to remove."""
+    for name in (RUNNING, "draft.json"):
+        (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def _reopen(folder: Path, manifest: Manifest) -> None:
@@ -340,9 +349,7 @@ class _Run(Generic[Row]):
             notes=json.loads(canonical_json(self._plan.notes())),
         )
         write_json(self._folder / "manifest.json", manifest.model_dump(mode="json"))
-        (self._folder / RUNNING).unlink()
-        (self._folder / "draft.json").unlink()
-        sync_folder(self._folder)
+        _remove_working_files(self._folder)
         self._telemetry("sealed", kept=kept, rejected=rejected)
         return manifest
 
