@@ -1,6 +1,7 @@
 """Files that are whole or absent: write beside, flush to disk, rename. And hashes of files and of settings."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pfcvr.errors import StageStopped
+from pfcvr.errors import LockedError, StageStopped
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -55,6 +56,26 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """Hexadecimal SHA-256 of ``value`` as canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@contextmanager
+def process_lock(path: Path, doing: str) -> Iterator[None]:
+    """Hold ``path``, a file of a folder, as a lock; raises LockedError with the pid of the process ``doing`` something there.
+
+    A POSIX record lock dies with its process and is not inherited by children.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise LockedError(f"{path.parent}: process {holder} is {doing}; wait for it or stop it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
 
 
 @contextmanager

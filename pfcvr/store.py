@@ -4,8 +4,6 @@
 ``manifest.json``, written last, says the stage is complete. ``stage.py`` writes what this module reads.
 """
 
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pfcvr.errors import LockedError, WorkspaceError
-from pfcvr.files import write_json
+from pfcvr.files import process_lock, write_json
 from pfcvr.jsonl import read_records
 from pfcvr.records import ImageKeyed, ImageRecord, Record, Rejected, Selected, Source
 
@@ -155,24 +153,9 @@ class Workspace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the workspace; raises LockedError with the holder's pid while another process does.
-
-        A POSIX record lock dies with its process and is not inherited by children.
-        """
-        with (self.root / ".lock").open("a+") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise LockedError(
-                    f"{self.root}: process {holder} is working on this workspace; wait for it or stop it"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        """Hold the workspace; raises LockedError with the holder's pid while another process does."""
+        with process_lock(self.root / ".lock", "working on this workspace"):
             yield
-            file.truncate(0)
 
 
 class _Marker(BaseModel):
