@@ -176,7 +176,7 @@ class ModelConfig(Settings):
     image_size: tuple[int, int] = (384, 384)  # rows, cols in px (official code; the paper's number is lost)
     text_length: int = Field(77, ge=3)  # tokens with start and end (paper, section V-B)
     vocabulary: Literal["clip", "captions"] = "clip"  # CLIP's BPE (paper), or one trained on the train captions (ours)
-    vocabulary_size: int = Field(4096, ge=300)  # ours: upper bound for the vocabulary trained on captions
+    vocabulary_size: int = Field(4096, ge=600)  # ours: upper bound for the vocabulary trained on captions
     losses: LossWeights = LossWeights()
     temperature: float = Field(0.02, gt=0)  # IRRA's, since the paper is silent; official code .07
     part_temperature: float = Field(0.02, gt=0)  # the same; official code .07
@@ -202,6 +202,91 @@ class ModelConfig(Settings):
         """Rows and columns of the patch grid of one image."""
         rows, cols = self.image_size
         return rows // self.towers.patch_size, cols // self.towers.patch_size
+
+
+class AugmentConfig(Settings):
+    """Random changes of a train image, which the masks of its parts follow (paper, section III-D)."""
+
+    flip: float = Field(0.5, ge=0, le=1)  # official code
+    crop_padding: int = Field(10, ge=0)  # px of black border around the resized image before a random crop (official)
+    erase: float = Field(0.5, ge=0, le=1)  # this and the next two: official code
+    erase_area: tuple[float, float] = (0.02, 0.4)  # share of the image
+    erase_aspect: tuple[float, float] = (0.3, 3.3)  # height / width
+    expand: bool = True  # paper: original, dark, bright and noisy copy of every train image, so 4 items a pair
+    dark_gamma: tuple[float, float] = (1.5, 2.5)  # ours: neither paper nor code gives the strength of the copies
+    bright_gamma: tuple[float, float] = (0.4, 0.7)  # ours
+    noise_sigma: float = Field(0.05, ge=0)  # ours; pixel values in [0, 1]
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for name in ("erase_area", "erase_aspect", "dark_gamma", "bright_gamma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} ({low}, {high}) must be two positive numbers, the smaller first")
+        return self
+
+
+class OptimizerConfig(Settings):
+    """The optimizer. Biases and normalisation weights are never decayed."""
+
+    kind: Literal["adam", "adamw"] = "adam"  # paper, section V-B
+    lr: float = Field(1e-5, gt=0)  # official code; the paper's value is lost
+    new_module_factor: float = Field(5.0, gt=0)  # paper: larger for modules that start at random; official code: 5
+    weight_decay: float = Field(4e-5, ge=0)  # official code
+    betas: tuple[float, float] = (0.9, 0.999)  # official code
+    eps: float = Field(1e-3, gt=0)  # official code, where half precision needs it; it damps small gradients
+
+
+class ScheduleConfig(Settings):
+    """Warm-up, then cosine to 0, stepped once per ``unit``; every length here is counted in that unit."""
+
+    unit: Literal["epoch", "step"] = "epoch"  # official code
+    length: int = Field(60, ge=1)  # paper, section V-B
+    warmup: int = Field(5, ge=0)  # paper, section V-B
+    warmup_start: float = Field(0.1, gt=0, le=1)  # paper: from a tenth of the rate
+    evaluate_every: int = Field(1, ge=1)  # official code; the last one is always evaluated
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup >= self.length:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than length ({self.length})")
+        return self
+
+
+class Recipe(Settings):
+    """Everything that decides what a training run computes; stored with the run as ``recipe.toml``."""
+
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch_size: int = Field(20, ge=1)  # official code: 5 images with their 4 copies
+    precision: Literal["fp32", "bf16"] = "fp32"  # ours: float32 weights always; bf16 is autocast of the forward pass
+    val_share: float = Field(0.1, gt=0, lt=1)  # ours: share of train identities carved where the data has no val split
+    checkpoint_every: int = Field(200, ge=1)  # ours, in steps; an evaluation always writes a checkpoint
+
+
+Protocol = Literal["clean", "published"]
+
+
+class TrainConfig(Settings):
+    """One training run: what on, by which recipe, under which protocol, and how this machine does it.
+
+    ``clean`` chooses the best weights on val identities; ``published`` trains on train and val together and chooses
+    on test, as the published tables did. ``device``, ``workers`` and ``threads`` do not belong to the run's identity.
+    """
+
+    data: str
+    out: Path
+    recipe: str = "tiny"  # a name in pfcvr/model/recipes, or a TOML file
+    overrides: tuple[str, ...] = ()  # KEY=VALUE, dotted keys of the recipe
+    method: Literal["pfcvr"] = "pfcvr"
+    variant: Literal["paper"] = "paper"
+    protocol: Protocol = "clean"
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=0)  # processes that load images; none: half of the cores, at most 8
+    threads: int | None = Field(None, ge=1)  # of the CPU; none: all cores of this process
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -60,7 +60,7 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def process_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold ``path``, a file of a folder, as a lock; raises LockedError with the pid of the process ``doing`` something there.
+    """Hold the file ``path`` as its folder's lock; raises LockedError with the pid of the process that is ``doing`` so.
 
     A POSIX record lock dies with its process and is not inherited by children.
     """

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pfcvr.errors import LockedError, WorkspaceError
+from pfcvr.errors import WorkspaceError
 from pfcvr.files import process_lock, write_json
 from pfcvr.jsonl import read_records
 from pfcvr.records import ImageKeyed, ImageRecord, Record, Rejected, Selected, Source
