@@ -1,0 +1,148 @@
+"""The command line as a user meets it: exit codes, one sentence an error, one JSON object, documented commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pfcvr.cli import data_app, model_app, run
+
+ROOT = Path(__file__).parent.parent
+APPS = {"pfcvr-data": data_app, "pfcvr": model_app}
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def run_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a program in this process; gives its exit code, stdout and stderr."""
+
+    def call(program: str, *arguments: str) -> Outcome:
+        code = run(APPS[program], program, arguments)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def command_names(program: str) -> list[str]:
+    return [command.name or command.callback.__name__ for command in all_commands(APPS[program])]
+
+
+def all_commands(app):
+    return [
+        *app.registered_commands,
+        *(c for group in app.registered_groups for c in all_commands(group.typer_instance)),
+    ]
+
+
+def test_an_error_is_one_sentence_on_stderr_and_exit_code_1(run_cli, tmp_path: Path) -> None:
+    code, out, err = run_cli("pfcvr-data", "status", "-w", str(tmp_path / "none"))
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {tmp_path}/none: no workspace here; make one with: pfcvr-data import SRC -w {tmp_path}/none\n"
+    )
+
+
+def test_with_json_an_error_is_one_object_on_stdout(run_cli, tmp_path: Path) -> None:
+    code, out, err = run_cli("pfcvr-data", "status", "-w", str(tmp_path / "none"), "--json")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["error"]["kind"] == "WorkspaceError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["statsu"], "No such command 'statsu'"),
+        (["status"], "Missing option '--workspace'"),
+        (["select", "-w", "x", "--identities", "many"], "'many' is not a valid int"),
+        (["parts", "-w", "x", "--grid", "24by24"], "'grid.rows': input should be a valid integer"),
+        (["import", "src", "-w", "x", "--format", "cifar"], "'format': input should be 'auto'"),
+        (["split", "-w", "x", "--ratio", "1.5"], "'ratio': input should be less than 1 (got 1.5)"),
+    ],
+)
+def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(run_cli, arguments: list[str], sentence: str) -> None:
+    code, out, err = run_cli("pfcvr-data", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:
+    _, _, err = run_cli("pfcvr-data", "status", "-w", str(tmp_path / "none"), "--debug")
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            'workspace = "w"\n[import]\nsource = "s"\n[caption]\ncaptionner = "template"',
+            "unknown key 'caption.captionner'",
+        ),
+        ('workspace = "w"\n[import]\nsource = "s"\n[captions]\n', "unknown key 'captions'; known here: caption, check"),
+        ('workspace = "w"', "'import': field required"),
+        ('workspace = "w\n', "not valid TOML"),
+    ],
+)
+def test_a_build_file_with_a_mistake_is_refused_by_name(run_cli, tmp_path: Path, text: str, sentence: str) -> None:
+    build = tmp_path / "build.toml"
+    build.write_text(text)
+    code, _, err = run_cli("pfcvr-data", "run", str(build))
+    assert code == 2
+    assert sentence in err
+    assert str(build) in err
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_missing_build_file_is_one_sentence(run_cli, tmp_path: Path) -> None:
+    code, _, err = run_cli("pfcvr-data", "run", str(tmp_path / "none.toml"))
+    assert code == 2
+    assert "there is no such configuration file; check the path" in err
+
+
+def test_ctrl_c_exits_130_and_the_same_command_completes_the_work(tmp_path: Path) -> None:
+    program = "from pfcvr.cli import data_main; data_main()"
+    synth = ["synth", str(tmp_path / "src"), "--identities", "60", "--size", "96"]
+    subprocess.run([sys.executable, "-c", program, *synth], check=True, capture_output=True)
+    command = [sys.executable, "-c", program, "import", str(tmp_path / "src"), "-w", str(tmp_path / "ws"), "--json"]
+    running = tmp_path / "ws" / "import" / "part-running.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        while not (running.exists() and running.stat().st_size) and started.poll() is None:
+            time.sleep(0.001)
+        os.kill(started.pid, signal.SIGINT)
+        out, err = started.communicate()
+    if started.returncode != 0:  # a quick machine may have been done before the signal came
+        assert started.returncode == 130
+        assert "run the same command to continue" in json.loads(out)["error"]["message"]
+        assert "Traceback" not in err
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(again.stdout)["kept"] == 240
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_every_command_has_a_help_text_with_an_example(run_cli, program: str) -> None:
+    for name in command_names(program):
+        code, out, _ = run_cli(program, name, "--help")
+        assert code == 0
+        assert f"Example: {program} {name}" in " ".join(out.split()), name
+        assert "--json" in out, name
+
+
+def test_the_command_reference_is_what_the_programs_say() -> None:
+    script = ROOT / "scripts" / "cli_reference.py"
+    printed = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "cli.md").read_text() == printed, "run: make docs"
+
+
+def test_commands_that_the_documentation_names_exist() -> None:
+    known = {program: set(command_names(program)) for program in APPS}
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for program, name in re.findall(r"^\$? ?(pfcvr-data|pfcvr) ([a-z]+)\b", page.read_text(), flags=re.MULTILINE):
+            assert name in known[program], f"{page.name}: {program} {name}"
