@@ -181,12 +181,16 @@ def train_caption_tokenizer(
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
-        special_tokens=[PAD, START, END, MASK],
+        # Word-final letters are listed too: the trainer would number them by chance, and break ties by their numbers.
+        special_tokens=[PAD, START, END, MASK, *(letter + "</w>" for letter in _byte_letters())],
         initial_alphabet=_byte_letters(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     tokenizer.train_from_iterator([html.unescape(html.unescape(text)) for text in texts], trainer)
+    trained = json.loads(tokenizer.to_str())["model"]
+    tokenizer = _byte_pair_tokenizer(trained["vocab"], [(left, right) for left, right in trained["merges"]])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (PAD, START, END, MASK)])
     return CaptionTokenizer(tokenizer, length)
 
 

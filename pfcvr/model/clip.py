@@ -1,0 +1,216 @@
+"""The two towers of CLIP as the IRRA family uses them: every token, not only the global one, is projected.
+
+Weights come from a Transformers CLIP checkpoint or from chance. Shape letters: see ``pfcvr.model.batch``; ``E`` is the
+width of the image tower, ``S`` the number of patches that are kept.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pfcvr.config import TowerSizes
+from pfcvr.errors import CheckpointError
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+"""What CLIP's pixels, in 0..1, are normalised with."""
+
+
+class ClipTowers(nn.Module):
+    """Image and text encoder of a Transformers ``CLIPModel``, for one patch grid and one end token.
+
+    Args:
+        clip: the model to take apart; its position embeddings and vocabulary already fit.
+        image_positions: position embeddings of CLS and of the patch grid, row by row.
+        end_id: token that ends a caption; the text feature is read where it first occurs.
+    """
+
+    def __init__(self, clip: Any, image_positions: Float[Tensor, "1+N E"], end_id: int) -> None:
+        super().__init__()
+        self.end_id = end_id
+        vision = clip.vision_model
+        self.class_embedding = vision.embeddings.class_embedding
+        self.patch_embedding = vision.embeddings.patch_embedding
+        self.image_positions = nn.Parameter(image_positions)
+        self.image_pre_norm = vision.pre_layrnorm
+        self.image_encoder = vision.encoder
+        self.image_post_norm = vision.post_layernorm
+        self.image_projection = clip.visual_projection
+        self.text_encoder = clip.text_model
+        self.text_projection = clip.text_projection
+
+    def embed_patches(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N E"]:
+        """Patch embeddings with their positions added, before any patch is removed."""
+        return self.patch_embedding(images).flatten(2).transpose(1, 2) + self.image_positions[1:]
+
+    def encode_patches(
+        self, patches: Float[Tensor, "B N E"], kept: Int[Tensor, "B S"] | None = None
+    ) -> Float[Tensor, "B _ D"]:
+        """Projected tokens, CLS first; with ``kept`` the encoder sees those patches alone, in that order."""
+        if kept is not None:
+            patches = patches.take_along_dim(kept[:, :, None], dim=1)
+        cls = (self.class_embedding + self.image_positions[0]).expand(len(patches), 1, -1)
+        tokens = self.image_pre_norm(torch.cat([cls.to(patches.dtype), patches], dim=1))
+        tokens = self.image_encoder(inputs_embeds=tokens).last_hidden_state
+        return self.image_projection(self.image_post_norm(tokens))
+
+    def image_tokens(
+        self, images: Float[Tensor, "B 3 H W"], kept: Int[Tensor, "B S"] | None = None
+    ) -> Float[Tensor, "B _ D"]:
+        """Tokens of normalised images, CLS first: the global image feature is token 0."""
+        return self.encode_patches(self.embed_patches(images), kept)
+
+    def text_tokens(self, token_ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Tokens of captions. Attention is causal, so padding, which comes last, changes no other token."""
+        return self.text_projection(self.text_encoder(input_ids=token_ids).last_hidden_state)
+
+    def text_global(
+        self, tokens: Float[Tensor, "B L D"], token_ids: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B D"]:
+        """The global text feature: the token at the first end token."""
+        return tokens[torch.arange(len(tokens), device=tokens.device), self._end_positions(token_ids)]
+
+    def padding(self, token_ids: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """What follows the first end token. The padding id alone would not tell: CLIP's is also "!"."""
+        places = torch.arange(token_ids.shape[1], device=token_ids.device)
+        return places > self._end_positions(token_ids)[:, None]
+
+    def _end_positions(self, token_ids: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
+        return (token_ids == self.end_id).int().argmax(dim=1)
+
+
+def random_towers(
+    sizes: TowerSizes, patch_grid: tuple[int, int], text_length: int, vocabulary_size: int, end_id: int
+) -> ClipTowers:
+    """Towers of the given sizes with CLIP's random initialisation."""
+    from transformers import CLIPConfig, CLIPModel
+
+    shared = {"hidden_act": sizes.activation, "layer_norm_eps": sizes.norm_eps, "projection_dim": sizes.embedding_dim}
+    vision = {
+        "hidden_size": sizes.vision_width,
+        "intermediate_size": sizes.vision_mlp,
+        "num_hidden_layers": sizes.vision_layers,
+        "num_attention_heads": sizes.vision_heads,
+        "patch_size": sizes.patch_size,
+        "image_size": sizes.patch_size,
+    }
+    text = {
+        "hidden_size": sizes.text_width,
+        "intermediate_size": sizes.text_mlp,
+        "num_hidden_layers": sizes.text_layers,
+        "num_attention_heads": sizes.text_heads,
+        "vocab_size": vocabulary_size,
+        "max_position_embeddings": text_length,
+        "bos_token_id": None,
+        "pad_token_id": None,
+        "eos_token_id": end_id,
+    }
+    config = CLIPConfig(
+        vision_config={**shared, **vision}, text_config={**shared, **text}, projection_dim=sizes.embedding_dim
+    )
+    clip = CLIPModel(config)
+    positions = torch.randn(1 + patch_grid[0] * patch_grid[1], sizes.vision_width)
+    return ClipTowers(clip, positions * config.vision_config.initializer_range, end_id)
+
+
+def pretrained_towers(
+    backbone: str, image_size: tuple[int, int], text_length: int, vocabulary_size: int, end_id: int
+) -> tuple[ClipTowers, TowerSizes]:
+    """Towers of a Transformers CLIP checkpoint (folder, or name on the Hub), and the sizes found there.
+
+    Position embeddings are resized to the patch grid of ``image_size`` (rows, cols in px). A vocabulary with one token
+    more than the checkpoint's, the mask token, adds a row to the token embedding: the mean of the others.
+
+    Raises:
+        CheckpointError: not a CLIP checkpoint in safetensors, incomplete, or it does not fit the image size, the text
+            length or the vocabulary.
+    """
+    clip = _load_clip(backbone)
+    sizes = _sizes_of(clip.config)
+    if any(side % sizes.patch_size for side in image_size):
+        raise CheckpointError(
+            f"{backbone}: image_size {image_size} is no multiple of its patch size, {sizes.patch_size}; change it"
+        )
+    grid = (image_size[0] // sizes.patch_size, image_size[1] // sizes.patch_size)
+    positions = resize_positions(clip.vision_model.embeddings.position_embedding.weight.detach(), grid)
+    _fit_text(clip.text_model.embeddings, text_length, vocabulary_size, backbone)
+    clip.text_model.eos_token_id = clip.text_model.config.eos_token_id = end_id
+    return ClipTowers(clip, positions, end_id), sizes
+
+
+def resize_positions(positions: Float[Tensor, "1+M E"], grid: tuple[int, int]) -> Float[Tensor, "1+N E"]:
+    """Position embeddings of a square grid resized to ``grid`` (rows, cols); CLS stays, bilinear between the others."""
+    side = round((len(positions) - 1) ** 0.5)
+    if (side, side) == tuple(grid):
+        return positions.clone()
+    square = positions[1:].T.unflatten(1, (side, side))[None]
+    resized = F.interpolate(square, size=grid, mode="bilinear", align_corners=False)
+    return torch.cat([positions[:1], resized[0].flatten(1).T])
+
+
+def _load_clip(backbone: str) -> Any:
+    from transformers import CLIPModel, PretrainedConfig
+
+    try:
+        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type")
+        if kind != "clip":
+            raise CheckpointError(f"{backbone}: a checkpoint of kind '{kind}', expected 'clip'; name a CLIP checkpoint")
+        clip, found = CLIPModel.from_pretrained(
+            backbone,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the key can be named below
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{backbone}: no CLIP checkpoint with safetensors weights could be read ({reason}); "
+            "give the folder or the name of one"
+        ) from None
+    for key, stored, expected in sorted(found["mismatched_keys"]):
+        raise CheckpointError(
+            f"{backbone}: '{key}' has shape {tuple(stored)}, expected {tuple(expected)}; "
+            "its config.json is of another model, copy both again"
+        )
+    for key in sorted(found["missing_keys"]):
+        raise CheckpointError(f"{backbone}: '{key}' is missing; the checkpoint is incomplete, copy it again")
+    return clip
+
+
+def _sizes_of(config: Any) -> TowerSizes:
+    vision, text = config.vision_config, config.text_config
+    return TowerSizes(
+        patch_size=vision.patch_size,
+        embedding_dim=config.projection_dim,
+        vision_width=vision.hidden_size,
+        vision_mlp=vision.intermediate_size,
+        vision_layers=vision.num_hidden_layers,
+        vision_heads=vision.num_attention_heads,
+        text_width=text.hidden_size,
+        text_mlp=text.intermediate_size,
+        text_layers=text.num_hidden_layers,
+        text_heads=text.num_attention_heads,
+        activation=vision.hidden_act,
+        norm_eps=vision.layer_norm_eps,
+    )
+
+
+def _fit_text(embeddings: Any, text_length: int, vocabulary_size: int, backbone: str) -> None:
+    tokens, positions = embeddings.token_embedding.weight.detach(), embeddings.position_embedding.weight.detach()
+    if text_length > len(positions):
+        raise CheckpointError(
+            f"{backbone}: reads captions of {len(positions)} tokens, text_length is {text_length}; lower text_length"
+        )
+    if vocabulary_size - len(tokens) not in (0, 1):
+        raise CheckpointError(
+            f"{backbone}: its vocabulary has {len(tokens)} tokens, the tokenizer {vocabulary_size}; "
+            "use the tokenizer of the checkpoint"
+        )
+    if vocabulary_size > len(tokens):
+        tokens = torch.cat([tokens, tokens.mean(dim=0, keepdim=True)])
+    embeddings.token_embedding = nn.Embedding.from_pretrained(tokens.clone(), freeze=False)
+    embeddings.position_embedding = nn.Embedding.from_pretrained(positions[:text_length].clone(), freeze=False)

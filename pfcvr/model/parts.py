@@ -1,0 +1,77 @@
+"""PLFA, part-level local fine-grained alignment (paper section III-B). Shape letters: see ``pfcvr.model.batch``.
+
+A learned query per part gathers what the part's name and the whole caption say about it; the patches that the part
+covers, pooled, are what it looks like. ``losses.part_contrastive_loss`` brings the two together.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pfcvr.records import PARTS
+
+PART_PROMPT = "car {part}"
+"""Official code; lower-cased by the tokenizer."""
+
+
+def part_prompts() -> list[str]:
+    """The text that names each part, in the order of ``PARTS``."""
+    return [PART_PROMPT.format(part=part) for part in PARTS]
+
+
+class PartQueries(nn.Module):
+    """One learned query per part, contextualised by cross-attention (paper eq. 1).
+
+    ``q^_n = LN(q_n + MCA(W_Q q_n, [t_n ; T], [t_n ; T]))``, the tokens of part text ``t_n`` and of caption ``T``
+    concatenated along the sequence. Residual and LayerNorm are ours: the paper mentions neither. Keys and values of
+    the caption are computed once, not once per part, which gives the same sum.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries = nn.Parameter(torch.randn(len(PARTS), width) * width**-0.5)
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.norm = nn.LayerNorm(width)
+        for projection in (self.query, self.key, self.value, self.out):
+            nn.init.normal_(projection.weight, std=width**-0.5)
+
+    def forward(
+        self,
+        part_text: Float[Tensor, "#B P T D"],
+        part_padding: Bool[Tensor, "#B P T"],
+        caption: Float[Tensor, "B L D"],
+        caption_padding: Bool[Tensor, "B L"],
+    ) -> Float[Tensor, "B P D"]:
+        """Part queries in the light of each caption; ``part_text`` may be one for the whole batch or one per image."""
+        pairs = len(caption)
+        query = self._split(self.query(self.queries))  # P h w
+        part_key, part_value = self._split(self.key(part_text)), self._split(self.value(part_text))  # G P T h w
+        caption_key, caption_value = self._split(self.key(caption)), self._split(self.value(caption))  # B L h w
+        of_part = torch.einsum("phw,gpthw->ghpt", query, part_key).expand(pairs, -1, -1, -1)
+        of_caption = torch.einsum("phw,blhw->bhpl", query, caption_key)
+        scores = torch.cat([of_part, of_caption], dim=3) * query.shape[-1] ** -0.5  # B h P T+L
+        padding = torch.cat(
+            [part_padding.expand(pairs, -1, -1), caption_padding[:, None].expand(-1, len(self.queries), -1)], dim=2
+        )
+        weights = scores.masked_fill(padding[:, None], torch.finfo(scores.dtype).min).softmax(dim=3)
+        on_part, on_caption = weights.to(part_value.dtype).split([part_text.shape[2], caption.shape[1]], dim=3)
+        mixed = torch.einsum("bhpt,bpthw->bphw", on_part, part_value.expand(pairs, -1, -1, -1, -1))
+        mixed = mixed + torch.einsum("bhpl,blhw->bphw", on_caption, caption_value)
+        return self.norm(self.queries + self.out(mixed.flatten(2)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+def pool_parts(
+    patches: Float[Tensor, "B N D"], part_grids: Bool[Tensor, "B P N"]
+) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]]:
+    """Mean of the patches each part covers (paper eq. 2; the pooling is not given there), and which parts are present.
+
+    An absent part is a row of zeros and marked absent.
+    """
+    covered = part_grids.to(patches.dtype)
+    sums = torch.einsum("bpn,bnd->bpd", covered, patches)
+    sizes = part_grids.sum(dim=2)
+    return sums / sizes.clamp(min=1)[:, :, None], sizes > 0

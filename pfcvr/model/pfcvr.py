@@ -1,0 +1,320 @@
+"""PFCVR: two CLIP towers for retrieval, and heads that only training needs. Shape letters: see ``pfcvr.model.batch``.
+
+``build_pfcvr`` turns settings into parts; ``PfcvrModel`` takes built parts and says how they work together.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pfcvr.config import LossWeights, ModelConfig, parse
+from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.model import losses as objective
+from pfcvr.model.batch import Batch
+from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD, ClipTowers, pretrained_towers, random_towers
+from pfcvr.model.parts import PartQueries, part_prompts, pool_parts
+from pfcvr.model.reconstruction import (
+    PatchDecoder,
+    WordDecoder,
+    choose_removed_patches,
+    patch_pixels,
+    removed_patch_count,
+)
+from pfcvr.model.tokenizer import CaptionTokenizer
+
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+FORMAT_VERSION = 1
+
+
+class TrainingHeads(nn.Module):
+    """What sits on the towers during training; a head whose losses all weigh 0 is none. All start from chance."""
+
+    def __init__(
+        self,
+        classifier: nn.Linear | None,
+        part_queries: PartQueries | None,
+        word_decoder: WordDecoder | None,
+        patch_decoder: PatchDecoder | None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.part_queries = part_queries
+        self.word_decoder = word_decoder
+        self.patch_decoder = patch_decoder
+
+
+class PfcvrModel(nn.Module):
+    """Part-level fine-grained cross-modal vehicle retrieval (paper section III).
+
+    Args:
+        config: settings whose tower sizes are those of ``towers``.
+        tokenizer: turns captions into the ids that ``towers`` know.
+        towers: the image and text encoder; retrieval needs nothing else.
+        heads: the training-only parts.
+        identities: number of train identities, K.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: CaptionTokenizer,
+        towers: ClipTowers,
+        heads: TrainingHeads,
+        identities: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.towers = towers
+        self.heads = heads
+        self.identities = identities
+        # The prompts are constants: cut to the longest of them, since the text tower is causal.
+        prompts = tokenizer.encode(part_prompts()).ids
+        prompts = prompts[:, : int((~towers.padding(prompts)).sum(dim=1).max())]
+        self.prompt_ids: Tensor
+        self.register_buffer("prompt_ids", prompts, persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The enabled losses of one batch by name, unweighted: sdm, itc, id, part_itc, part_across, mlm, mim."""
+        patches = self.towers.embed_patches(batch.images)
+        image = self.towers.encode_patches(patches)
+        text, masked_text = self._text_tokens(batch)
+        padding = self.towers.padding(batch.token_ids)
+        losses = self._global_losses(image[:, 0], self.towers.text_global(text, batch.token_ids), batch.identities)
+        if self.heads.part_queries is not None:
+            losses |= self._part_losses(self.heads.part_queries, image[:, 1:], text, padding, batch)
+        if self.heads.word_decoder is not None:
+            logits = self.heads.word_decoder(masked_text, padding, image, batch.masked_positions)
+            labels = batch.masked_labels.flatten().index_select(0, batch.masked_positions)
+            losses["mlm"] = objective.mlm_loss(logits, labels)
+        if self.heads.patch_decoder is not None:
+            losses["mim"] = self._patch_loss(self.heads.patch_decoder, patches, text, padding, batch)
+        return losses
+
+    def total(self, losses: dict[str, Tensor], weights: LossWeights | None = None) -> Float[Tensor, ""]:
+        """The objective of equation 5: losses times their weights, by default the settings' own, summed."""
+        weights = weights or self.config.losses
+        return torch.stack([getattr(weights, name) * loss.float() for name, loss in losses.items()]).sum()
+
+    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Global image features (CLS), not normalised."""
+        return self.towers.image_tokens(images)[:, 0]
+
+    def encode_texts(self, token_ids: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """Global text features (end token), not normalised."""
+        return self.towers.text_global(self.towers.text_tokens(token_ids), token_ids)
+
+    def parameter_groups(self, lr: float, new_module_factor: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer groups: towers at ``lr``, heads at ``lr * new_module_factor`` (paper section V-B, larger for new
+        modules), vectors (biases, norms, single tokens) without decay."""
+        groups = []
+        for name, module, rate in (("towers", self.towers, lr), ("heads", self.heads, lr * new_module_factor)):
+            for kind, decay in (("matrices", weight_decay), ("vectors", 0.0)):
+                members = [p for p in module.parameters() if (p.ndim > 1) == (kind == "matrices")]
+                if members:
+                    groups.append({"name": f"{name}.{kind}", "params": members, "lr": rate, "weight_decay": decay})
+        return groups
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write weights (safetensors), settings, tokenizer and preprocessing into ``folder``, made if needed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS_NAME)
+        settings = self.config.model_dump(mode="json")
+        description = {
+            "model_type": "pfcvr",
+            "format_version": FORMAT_VERSION,
+            "identities": self.identities,
+            "model": settings,
+        }
+        _write_json(folder / CONFIG_NAME, description)
+        _write_json(folder / "preprocessor_config.json", _preprocessing(self.config.image_size))
+        self.tokenizer.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "PfcvrModel":
+        """Read what ``save_pretrained`` wrote, in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: a file is missing or not what it should be; the weight and both shapes are named.
+        """
+        config, identities = _read_description(folder)
+        tokenizer = CaptionTokenizer.load(folder, config.text_length)
+        towers = random_towers(
+            config.towers, config.patch_grid, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
+        )
+        model = cls(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
+        model.load_state_dict(_read_weights(folder, model.state_dict()))
+        return model.eval()
+
+    def _text_tokens(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"] | None]:
+        """Tokens of the captions and, if words are to be restored, of the masked captions, in one pass."""
+        if self.heads.word_decoder is None:
+            return self.towers.text_tokens(batch.token_ids), None
+        text, masked_text = self.towers.text_tokens(torch.cat([batch.token_ids, batch.masked_token_ids])).chunk(2)
+        return text, masked_text
+
+    def _global_losses(
+        self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D"], identities: Int[Tensor, " B"]
+    ) -> dict[str, Tensor]:
+        weights, losses = self.config.losses, {}
+        if weights.sdm:
+            losses["sdm"] = objective.sdm_loss(image, text, identities, self.config.temperature)
+        if weights.itc:
+            losses["itc"] = objective.info_nce(image, text, self.config.temperature)
+        if self.heads.classifier is not None:
+            classify = self.heads.classifier
+            losses["id"] = objective.id_loss(classify(image), classify(text), identities)
+        return losses
+
+    def _part_losses(
+        self,
+        part_queries: PartQueries,
+        patches: Float[Tensor, "B N D"],
+        text: Float[Tensor, "B L D"],
+        padding: Bool[Tensor, "B L"],
+        batch: Batch,
+    ) -> dict[str, Tensor]:
+        weights, temperature, losses = self.config.losses, self.config.part_temperature, {}
+        visual, present = pool_parts(patches, batch.part_grids)
+        prompts = self.towers.text_tokens(self.prompt_ids)
+        queries = part_queries(prompts[None], self.towers.padding(self.prompt_ids)[None], text, padding)
+        if weights.part_itc:
+            losses["part_itc"] = objective.part_contrastive_loss(visual, queries, present, temperature)
+        if weights.part_across:
+            losses["part_across"] = objective.part_across_loss(
+                visual, queries, present, batch.identities, temperature
+            )
+        return losses
+
+    def _patch_loss(
+        self,
+        patch_decoder: PatchDecoder,
+        patches: Float[Tensor, "B N E"],
+        text: Float[Tensor, "B L D"],
+        padding: Bool[Tensor, "B L"],
+        batch: Batch,
+    ) -> Float[Tensor, ""]:
+        count = removed_patch_count(patches.shape[1], self.config.removed_patch_ratio)
+        kept, removed = choose_removed_patches(batch.part_grids, count)
+        visible = self.towers.encode_patches(patches, kept)
+        predicted = patch_decoder(visible, kept, removed, text, padding)
+        pixels = patch_pixels(batch.images, self.config.towers.patch_size)
+        return objective.mim_loss(predicted, pixels.take_along_dim(removed[:, :, None], dim=1))
+
+
+def build_pfcvr(config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> PfcvrModel:
+    """The model that ``config`` describes, for ``identities`` train identities.
+
+    ``model.config`` holds the tower sizes that were really built: a backbone's own replace those of ``config``.
+
+    Raises:
+        CheckpointError: the backbone cannot be read or does not fit the settings.
+    """
+    if config.backbone is None:
+        towers = random_towers(
+            config.towers, config.patch_grid, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
+        )
+    else:
+        towers, sizes = pretrained_towers(
+            config.backbone, config.image_size, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
+        )
+        if sizes.embedding_dim % config.heads:
+            raise CheckpointError(
+                f"{config.backbone}: its embedding of {sizes.embedding_dim} cannot be split into {config.heads} heads; "
+                "change heads"
+            )
+        config = config.model_copy(update={"towers": sizes})
+    return PfcvrModel(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
+
+
+def _build_heads(config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> TrainingHeads:
+    weights, width, heads = config.losses, config.towers.embedding_dim, config.heads
+    classifier = part_queries = word_decoder = patch_decoder = None
+    if weights.id:
+        classifier = nn.Linear(width, identities)
+        nn.init.normal_(classifier.weight, std=0.001)  # official code
+        nn.init.zeros_(classifier.bias)
+    if weights.part_itc or weights.part_across:
+        part_queries = PartQueries(width, heads)
+    if weights.mlm:
+        word_decoder = WordDecoder(width, heads, config.word_decoder_depth, tokenizer.vocabulary_size)
+    if weights.mim:
+        rows, cols = config.patch_grid
+        patch_decoder = PatchDecoder(
+            width,
+            heads,
+            config.patch_decoder_head_width,
+            config.patch_decoder_depth,
+            patches=rows * cols,
+            pixels=3 * config.towers.patch_size**2,
+        )
+    return TrainingHeads(classifier, part_queries, word_decoder, patch_decoder)
+
+
+def _preprocessing(image_size: tuple[int, int]) -> dict[str, Any]:
+    """What happens to an image before the model, in the words of Transformers' image processors."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"height": image_size[0], "width": image_size[1]},
+        "resample": 2,  # bilinear, as the IRRA family
+        "do_center_crop": False,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_description(folder: Path) -> tuple[ModelConfig, int]:
+    path = folder / CONFIG_NAME
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PFCVR training") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); copy the file again") from None
+    if not isinstance(description, dict) or description.get("model_type") != "pfcvr":
+        raise CheckpointError(f"{path}: not the settings of a PFCVR model; expected model_type 'pfcvr'")
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version}, this program reads {FORMAT_VERSION}; use a pfcvr that writes that"
+        )
+    try:
+        return parse(ModelConfig, description["model"], str(path)), int(description["identities"])
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise CheckpointError(f"{path}: {error}; copy the file again") from None
+
+
+def _read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        pickles = sorted(file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}"))
+        hint = f"{pickles[0]} is a pickle, which is not read: convert it to safetensors" if pickles else "copy it again"
+        raise CheckpointError(f"{folder}: no {WEIGHTS_NAME}; {hint}")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
+    for key in sorted(expected.keys() | weights.keys()):
+        if key not in weights:
+            raise CheckpointError(f"{path}: '{key}' of shape {tuple(expected[key].shape)} is missing; copy it again")
+        if key not in expected:
+            raise CheckpointError(f"{path}: '{key}' belongs to no part of this model; {CONFIG_NAME} is of another one")
+        if weights[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path}: '{key}' has shape {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}; "
+                f"{CONFIG_NAME} is of another model"
+            )
+    return weights

@@ -1,0 +1,98 @@
+"""BMRIA, bidirectional mask recovery implicit alignment (paper section III-C): each modality restores the other.
+
+Shape letters: see ``pfcvr.model.batch``; ``R`` patches removed, ``S`` kept. Pixels of a patch lie in the order row in
+patch, column in patch, channel.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pfcvr.model.layers import Attention, Block, CrossBlock, QuickGELU
+
+
+class WordDecoder(nn.Module):
+    """Text branch (paper eq. 3): masked words from the image, ``H = FFN(MSA(MCA(F_t, F_v, F_v)))``, vocabulary head.
+
+    As in IRRA, the cross-attention has no residual, and queries and context are normalised first.
+    """
+
+    def __init__(self, width: int, heads: int, depth: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.text_norm, self.image_norm, self.out_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.cross_attention = Attention(width, heads, depth)
+        self.blocks = nn.ModuleList(Block(width, heads, depth) for _ in range(depth))
+        dense, to_vocabulary = nn.Linear(width, width), nn.Linear(width, vocabulary_size)
+        nn.init.normal_(dense.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(to_vocabulary.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+        self.head = nn.Sequential(dense, QuickGELU(), nn.LayerNorm(width), to_vocabulary)
+
+    def forward(
+        self,
+        masked_text: Float[Tensor, "B L D"],
+        text_padding: Bool[Tensor, "B L"],
+        image: Float[Tensor, "B S D"],
+        positions: Int[Tensor, " M"],
+    ) -> Float[Tensor, "M V"]:
+        """Logits of the masked words alone; ``positions`` are their places in the flattened captions."""
+        hidden = self.cross_attention(self.text_norm(masked_text), self.image_norm(image))
+        for block in self.blocks:
+            hidden = block(hidden, text_padding)
+        return self.head(self.out_norm(hidden.flatten(0, 1).index_select(0, positions)))
+
+
+class PatchDecoder(nn.Module):
+    """Image branch (paper eq. 4): pixels of the removed patches from the kept ones and the caption's tokens."""
+
+    def __init__(
+        self, width: int, heads: int, head_width: int, depth: int, patches: int, pixels: int
+    ) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1 + patches, width) * width**-0.5)
+        self.blocks = nn.ModuleList(CrossBlock(width, heads, depth, head_width) for _ in range(depth))
+        self.head = nn.Linear(width, pixels)
+
+    def forward(
+        self,
+        visible: Float[Tensor, "B 1+S D"],
+        kept: Int[Tensor, "B S"],
+        removed: Int[Tensor, "B R"],
+        text: Float[Tensor, "B L D"],
+        text_padding: Bool[Tensor, "B L"],
+    ) -> Float[Tensor, "B R pixels"]:
+        """``visible`` is the encoder's output for CLS and the ``kept`` patches.
+
+        Mask tokens follow the visible ones instead of standing between them: every token carries its position, so the
+        order in the sequence means nothing.
+        """
+        patch_positions = self.positions[1:]
+        seen = visible[:, 1:] + patch_positions[kept]
+        hidden = self.mask_token + patch_positions[removed]
+        x = torch.cat([visible[:, :1] + self.positions[0], seen, hidden.to(seen.dtype)], dim=1)
+        for block in self.blocks:
+            x = block(x, text, text_padding)
+        return self.head(x[:, 1 + kept.shape[1] :])
+
+
+def removed_patch_count(patches: int, removed_ratio: float) -> int:
+    """How many of ``patches`` are removed, rounded down.
+
+    The released code's ratio is the share that stays: its .25 of 576 patches is ``removed_patch_count(576, 1 - .25)``.
+    """
+    return int(patches * removed_ratio)
+
+
+def choose_removed_patches(
+    part_grids: Bool[Tensor, "B P N"], removed: int
+) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B R"]]:
+    """Which patches stay and which are removed: patches of parts first, in random order, then random others."""
+    of_part = part_grids.any(dim=1)
+    order = (torch.rand(of_part.shape, device=of_part.device) + 2 * of_part).argsort(dim=1, descending=True)
+    return order[:, removed:], order[:, :removed]
+
+
+def patch_pixels(images: Float[Tensor, "B 3 H W"], patch_size: int) -> Float[Tensor, "B N pixels"]:
+    """Pixels of each patch, patches row by row."""
+    rows = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # B 3 rows r cols c
+    return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
