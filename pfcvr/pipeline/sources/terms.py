@@ -1,0 +1,55 @@
+"""What a source's owner allows, as far as the source or its layout tells."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pfcvr.errors import SourceError
+from pfcvr.records import Source
+
+VERI_WILD_TERMS = (
+    "VERI-Wild is lent for non-commercial research and education; whoever receives it may not hand the images on or "
+    "publish them, and access can be withdrawn. Annotations may name its images; the pixels stay with their owners."
+)
+KNOWN_TERMS = {"veri-wild": ("non-commercial research, no redistribution", VERI_WILD_TERMS)}
+
+
+def read_terms(root: Path, layout: str) -> Source:
+    """The source's name and terms: from ``source.json``, else a LICENSE file, else what is known of the layout.
+
+    Pixels count as not redistributable unless ``source.json`` says so. Raises SourceError for a damaged source.json.
+    """
+    described = root / "source.json"
+    if described.is_file():
+        return _from_description(described, root, layout)
+    for path in sorted(root.glob("LICEN[SC]E*")):
+        if path.is_file():
+            first_line = next(filter(None, map(str.strip, path.read_text("utf-8", "replace").splitlines())), "empty")
+            return Source(name=layout, root=str(root), format=layout, licence=f"see {path.name}: {first_line}")
+    licence, terms = KNOWN_TERMS.get(layout, (None, ""))
+    return Source(name=layout, root=str(root), format=layout, licence=licence, terms=terms)
+
+
+def terms_files(root: Path) -> list[Path]:
+    """The files that ``read_terms`` may read."""
+    return [path for path in [root / "source.json", *sorted(root.glob("LICEN[SC]E*"))] if path.is_file()]
+
+
+def _from_description(path: Path, root: Path, layout: str) -> Source:
+    expected = "an object with the texts name and licence and the boolean redistribute_images"
+    try:
+        description: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: not valid JSON ({error}); expected {expected}, correct or remove the file"
+        ) from None
+    description = description if isinstance(description, dict) else {}
+    name, licence = description.get("name"), description.get("licence")
+    redistribute, about = description.get("redistribute_images", False), description.get("description", "")
+    if not (isinstance(name, str) and name and isinstance(licence, str) and licence and isinstance(about, str)):
+        raise SourceError(f"{path}: name or licence is missing or not text; expected {expected}, correct the file")
+    if not isinstance(redistribute, bool):
+        raise SourceError(f"{path}: redistribute_images is {redistribute!r}; expected {expected}, correct the file")
+    return Source(
+        name=name, root=str(root), format=layout, licence=licence, terms=about, redistribute_images=redistribute
+    )
