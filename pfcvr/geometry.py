@@ -16,6 +16,7 @@ from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, PatchGrid, Rle
 
 Mask = NDArray[np.bool_]
 COVERAGE_TOLERANCE = 1e-6
+FARTHEST_PIXEL = 1_000_000_000
 
 
 def encode_mask(mask: Mask) -> Rle:
@@ -27,9 +28,10 @@ def encode_mask(mask: Mask) -> Rle:
 
 def decode_mask(rle: Rle) -> Mask:
     """The mask [height, width] of ``rle``; raises ValueError when its runs do not fill the size exactly."""
-    check_rle(rle)
-    decoded: NDArray[np.uint8] = coco_mask.decode(_coco(rle))
-    return decoded.astype(bool)
+    height, width = rle.size
+    runs = check_rle(rle)
+    is_part = np.arange(len(runs)) % 2 == 1
+    return np.repeat(is_part, runs).reshape(width, height).T
 
 
 def rle_runs(counts: str) -> list[int]:
@@ -47,6 +49,8 @@ def rle_runs(counts: str) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
+            if shift >= 64:
+                raise ValueError("a run length does not fit into 64 bits")
             continue
         if bits & 16:
             value -= 1 << shift
@@ -57,32 +61,74 @@ def rle_runs(counts: str) -> list[int]:
     return runs
 
 
-def check_rle(rle: Rle) -> None:
-    """Raise ValueError unless the runs of ``rle`` are non-negative and add up to height x width.
+def check_rle(rle: Rle) -> list[int]:
+    """The runs of ``rle``; raises ValueError unless they are non-negative and add up to height x width.
 
     pycocotools writes past its buffer when they do not, so every RLE from outside passes here first.
     """
     height, width = rle.size
+    if height < 1 or width < 1:
+        raise ValueError(f"a mask cannot be {height} x {width} pixels")
     runs = rle_runs(rle.counts)
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"runs cover {sum(runs)} pixels where {height} x {width} has {height * width}")
+    return runs
 
 
 def rle_from_runs(runs: Sequence[int], height: int, width: int) -> Rle:
     """Compressed form of plain COCO runs; raises ValueError when they are not the size's."""
-    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
+    if height < 1 or width < 1:
+        raise ValueError(f"a mask cannot be {height} x {width} pixels")
+    if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(f"plain runs do not add up to {height} x {width} = {height * width}")
     return _rle(coco_mask.frPyObjects({"size": [height, width], "counts": list(runs)}, height, width))
 
 
 def rle_from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """Union of ``polygons`` (x, y, x, y, ... in pixels, at least three points each), cut to the image."""
+    """Union of ``polygons`` (x, y, x, y, ... in pixels, at least three points each), cut to the image.
+
+    Raises ValueError for fewer points and for coordinates that are not numbers or lie absurdly far outside.
+    """
     if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise ValueError("a polygon needs at least three points given as x, y pairs")
-    if not np.isfinite(np.concatenate([np.asarray(polygon, dtype=float) for polygon in polygons])).all():
-        raise ValueError("a polygon has a coordinate that is not a finite number")
-    clipped = [_clip_points(polygon, height, width) for polygon in polygons]
+    coordinates = np.concatenate([np.asarray(polygon, dtype=float) for polygon in polygons])
+    if not (np.abs(coordinates) <= FARTHEST_PIXEL).all():
+        raise ValueError(f"a polygon has a coordinate that is not a number within {FARTHEST_PIXEL:,} pixels")
+    clipped = [inside for polygon in polygons if len(inside := clip_polygon(polygon, height, width)) >= 6]
+    if not clipped:
+        return rle_from_runs([height * width], height, width)
     return _rle(coco_mask.merge(coco_mask.frPyObjects(clipped, height, width)))
+
+
+def clip_polygon(polygon: Sequence[float], height: int, width: int) -> list[float]:
+    """The part of ``polygon`` (x, y, x, y, ...) inside the image; empty when nothing of it is.
+
+    One pass for each side of the image (Sutherland and Hodgman, 1974). A polygon inside stays as it is.
+    """
+    points = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+    for axis, bound, keeps_above in (
+        (0, 0.0, True),
+        (0, float(width), False),
+        (1, 0.0, True),
+        (1, float(height), False),
+    ):
+        points = _cut_at(points, axis, bound, keeps_above)
+    return [coordinate for point in points for coordinate in point]
+
+
+def _cut_at(points: list[tuple[float, float]], axis: int, bound: float, keeps_above: bool) -> list[tuple[float, float]]:
+    """``points`` of a closed polygon, cut along one side of the image."""
+    kept: list[tuple[float, float]] = []
+    for before, after in zip(points[-1:] + points[:-1], points, strict=True):
+        was_in = before[axis] >= bound if keeps_above else before[axis] <= bound
+        is_in = after[axis] >= bound if keeps_above else after[axis] <= bound
+        if was_in != is_in:
+            share = (bound - before[axis]) / (after[axis] - before[axis])
+            other = before[1 - axis] + share * (after[1 - axis] - before[1 - axis])
+            kept.append((bound, other) if axis == 0 else (other, bound))
+        if is_in:
+            kept.append(after)
+    return kept
 
 
 def mask_area(rle: Rle) -> int:
@@ -158,9 +204,7 @@ def part_shares(
             boxes.setdefault(instance.part, []).append(instance.box_xyxy)
     shares: dict[Part, NDArray[np.float32]] = {}
     for part, rles in masks.items():
-        for rle in rles:
-            check_rle(rle)
-        union = coco_mask.decode(coco_mask.merge([_coco(rle) for rle in rles]))
+        union = np.logical_or.reduce([decode_mask(rle) for rle in rles])
         shares[part] = cell_shares(union, rows, cols)
     for part, part_boxes in boxes.items():
         for box in part_boxes:
@@ -205,12 +249,6 @@ def _interval_shares(start: float, stop: float, cells: int) -> NDArray[np.float6
     left = np.arange(cells)
     shares: NDArray[np.float64] = np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
     return shares
-
-
-def _clip_points(polygon: Sequence[float], height: int, width: int) -> list[float]:
-    points = np.asarray(polygon, dtype=float).reshape(-1, 2)
-    flat: list[float] = np.clip(points, 0, [width, height]).ravel().tolist()
-    return flat
 
 
 def _coco(rle: Rle) -> dict[str, Any]:

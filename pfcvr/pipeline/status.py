@@ -31,7 +31,7 @@ def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     if manifest is not None:
         return StageStatus(
             stage=stage,
-            state="stale" if _is_stale(workspace, manifest) else "sealed",
+            state="stale" if is_stale(workspace, manifest) else "sealed",
             rows_in=manifest.rows_in,
             kept=manifest.kept,
             rejected=manifest.rejected,
@@ -55,7 +55,7 @@ def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     )
 
 
-def _is_stale(workspace: Workspace, manifest: Manifest) -> bool:
+def is_stale(workspace: Workspace, manifest: Manifest) -> bool:
     """Whether a stage that this one was made from has been made anew since."""
     for stage in STAGES:
         before = workspace.manifest(stage)

@@ -1,0 +1,35 @@
+"""Part detectors: one method, images in and part instances out. A new one is a file here and a line in DETECTORS."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pfcvr.backends import BackendTable
+from pfcvr.config import PartsConfig
+from pfcvr.records import ImageRecord, PartInstance, PartsOrigin, Rejected
+from pfcvr.store import Workspace
+
+
+class Detector(Protocol):
+    """Finds the parts on images.
+
+    ``settings`` and ``inputs`` (content hashes) are what its answers depend on; ``rejected`` are rows of its own input
+    that it cannot use, empty for detectors that look at pixels.
+    """
+
+    origin: PartsOrigin
+    settings: dict[str, str]
+    inputs: dict[str, str]
+    rejected: Sequence[Rejected]
+
+    def detect(self, images: Sequence[ImageRecord]) -> list[tuple[PartInstance, ...]]:
+        """The part instances of each image; none is a normal answer."""
+        ...
+
+
+class DetectorFactory(Protocol):
+    """What an entry of DETECTORS points to."""
+
+    def __call__(self, workspace: Workspace, config: PartsConfig) -> Detector: ...
+
+
+DETECTORS: BackendTable = {"import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None)}

@@ -1,0 +1,72 @@
+"""README.md of an exported data set: which files hold which split, and the facts a reader needs before using it."""
+
+import json
+
+from pfcvr.pipeline.exporters import ExportFacts
+from pfcvr.records import PARTS, Split
+
+HUB_LICENCES = {"cc0-1.0": "cc0-1.0", "cc-by-4.0": "cc-by-4.0", "cc by 4.0": "cc-by-4.0", "apache-2.0": "apache-2.0"}
+COLUMNS = (
+    ("image", "the bytes of the image file, as imported, with its path inside the source"),
+    ("image_id, vehicle_id", "text; one vehicle belongs to one split"),
+    ("camera_id, timestamp", "text, or none where the source does not say"),
+    ("captions", "list of sentences, at least one"),
+    ("part_texts", f"a phrase for each of {', '.join(PARTS)}, or none"),
+    ("parts", "list of part, box_xyxy (pixels), score (0 to 1), mask (COCO run lengths) or none"),
+    ("part_grid", "6 x rows x cols of 0 and 1; axis 0 in the order of part_texts"),
+    ("sha256", "of the image file"),
+    ("width, height", "pixels after EXIF rotation, as are boxes and masks"),
+)
+
+
+def dataset_card(facts: ExportFacts, counts: dict[Split, dict[str, int]]) -> str:
+    """The card: YAML for ``load_dataset`` and the Hub, then what people read."""
+    sections = (_front_matter(facts, counts), _counts(counts), _columns(), _grid(facts), _sources(facts))
+    return "\n".join(sections)
+
+
+def _front_matter(facts: ExportFacts, counts: dict[Split, dict[str, int]]) -> str:
+    licences = {(source.licence or "unknown").strip().lower() for source in facts.sources}
+    licence = HUB_LICENCES.get(licences.pop(), "other") if len(licences) == 1 else "other"
+    lines = ["---", "pretty_name: Text-to-image vehicle retrieval", "language:", "- en", f"license: {licence}"]
+    lines += ["configs:", "- config_name: default", "  data_files:"]
+    for split in counts:
+        lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+    return "\n".join([*lines, "---", "", "# Text-to-image vehicle retrieval", ""])
+
+
+def _counts(counts: dict[Split, dict[str, int]]) -> str:
+    lines = ["Written by `pfcvr-data export`. One row per image; no vehicle occurs in two splits.", ""]
+    lines += ["| split | images | vehicles | captions |", "|---|---:|---:|---:|"]
+    lines += [f"| {name} | {n['images']} | {n['vehicles']} | {n['captions']} |" for name, n in counts.items()]
+    return "\n".join([*lines, ""])
+
+
+def _columns() -> str:
+    return "\n".join(["## Columns", "", *(f"- `{name}`: {meaning}" for name, meaning in COLUMNS), ""])
+
+
+def _grid(facts: ExportFacts) -> str:
+    grid = facts.grid
+    lines = ["## Patch grid", ""]
+    if facts.has_parts:
+        lines += [
+            f"{grid.rows} rows x {grid.cols} columns, rule `{grid.rule}`: the image is stretched to the grid, a cell is",
+            f"1 where the part covers at least {grid.coverage:g} of it, and a part too small for any cell keeps its best.",
+        ]
+    else:
+        lines += ["No parts were annotated: `parts` is empty and `part_grid` is all 0."]
+    return "\n".join([*lines, ""])
+
+
+def _sources(facts: ExportFacts) -> str:
+    lines = ["## Sources and terms", ""]
+    for source in facts.sources:
+        name = json.dumps(source.name, ensure_ascii=False)
+        allowed = "may" if source.redistribute_images else "must not"
+        lines += [
+            f"- {name} ({source.format}), licence: {source.licence or 'not stated'}.",
+            f"  {' '.join(source.terms.split()) or 'No terms were recorded.'}",
+            f"  By these terms its images {allowed} be published with this data set.",
+        ]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,227 @@
+"""The exported data set: complete, equal to the workspace bit by bit, and never half there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pfcvr import geometry
+from pfcvr.config import ExportConfig
+from pfcvr.errors import NothingKept, SealedError, WorkspaceError
+from pfcvr.pipeline import export
+from pfcvr.pipeline.exporters import hf
+from pfcvr.records import PARTS, ImageParts, VehicleSplit
+from pfcvr.stage import RunOptions
+
+QUIET = RunOptions(quiet=True)
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """``datasets.load_dataset`` without network or a shared cache."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    return lambda out: datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run_export(small, out: Path, **options: Any) -> export.ExportSummary:
+    return export.run(small.workspace, ExportConfig(out=out), RunOptions(quiet=True, **options))
+
+
+def test_load_dataset_gives_back_bytes_captions_masks_and_grids_unchanged(whole, tmp_path, load) -> None:
+    import datasets
+
+    out = tmp_path / "out"
+    run_export(whole, out)
+    loaded = load(out)
+    splits = {row.vehicle_id: row.split for row in whole.workspace.records("split", VehicleSplit)}
+    parts = {row.image_id: row for row in whole.workspace.records("parts", ImageParts)}
+    images = {image.image_id: image for image in whole.images}
+    seen = []
+    for name, rows in loaded.items():
+        for row in rows.cast_column("image", datasets.Image(decode=False)):
+            image, own = images[row["image_id"]], parts[row["image_id"]]
+            seen.append(row["image_id"])
+            assert name == splits[row["vehicle_id"]]
+            assert row["image"]["bytes"] == (whole.source / image.path).read_bytes()
+            assert row["captions"] == [f"A vehicle that looks like {image.image_id}."]
+            assert row["part_texts"] == dict.fromkeys(PARTS) | {"roof": "plain roof"}
+            assert (row["width"], row["height"], row["sha256"]) == (40, 24, image.sha256)
+            assert (row["camera_id"], row["timestamp"]) == (image.camera_id, None)
+            assert np.array_equal(np.array(row["part_grid"]), geometry.grid_array(own.grid))
+            assert [part["box_xyxy"] for part in row["parts"]] == [list(one.box_xyxy) for one in own.instances]
+            for part, instance in zip(row["parts"], own.instances, strict=True):
+                assert (part["part"], part["score"]) == (instance.part, instance.score)
+                assert part["mask"] == (
+                    None if instance.mask is None else {**instance.mask.model_dump(), "size": [24, 40]}
+                )
+    assert sorted(seen) == sorted(images)
+
+
+def test_load_dataset_decodes_the_images_and_knows_the_grid_shape(whole, tmp_path, load) -> None:
+    run_export(whole, tmp_path / "out")
+    rows = load(tmp_path / "out")["train"]
+    assert rows[0]["image"].size == (40, 24)
+    assert rows.features["part_grid"].shape == (6, 6, 4)
+
+
+def test_same_workspace_in_other_folders_gives_identical_files(tmp_path, build_small) -> None:
+    outs = []
+    for name in ("a", "some/where/else"):
+        folder = tmp_path / name
+        run_export(build_small(folder), folder / "out")
+        outs.append(files_of(folder / "out"))
+    assert outs[0] == outs[1]
+    assert not any(str(tmp_path).encode() in content for content in outs[0].values())
+
+
+def test_manifest_names_recipe_source_terms_books_and_hashes(whole, tmp_path) -> None:
+    out = tmp_path / "out"
+    run_export(whole, out)
+    manifest = json.loads((out / "pfcvr.json").read_text())
+    assert manifest["grid"] == {"rows": 6, "cols": 4, "coverage": 0.5, "rule": "stretch-coverage"}
+    assert manifest["sources"][0]["licence"] == "CC0-1.0"
+    assert "root" not in manifest["sources"][0]
+    assert manifest["books"] == {"rows_in": 14, "kept": 14, "rejected": 0, "reasons": {}}
+    assert manifest["stages"]["caption"]["records_sha256"] == whole.workspace.sealed("caption").records_sha256
+    assert set(manifest["files"]) == {
+        "README.md",
+        *(f"data/{name}-00000-of-00001.parquet" for name in manifest["splits"]),
+    }
+
+
+def test_readme_says_whether_images_may_be_published(whole, tmp_path) -> None:
+    run_export(whole, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "licence: CC0-1.0" in card
+    assert "its images may be published" in card
+    assert card.startswith("---\n")
+    assert "license: cc0-1.0" in card
+
+
+def test_running_again_does_nothing(whole, tmp_path) -> None:
+    out = tmp_path / "out"
+    first = run_export(whole, out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    second = run_export(whole, out)
+    assert second.already_done
+    assert not first.already_done
+    assert (second.kept, second.splits) == (first.kept, first.splits)
+    assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_other_captions_are_refused_until_overwrite_is_given(whole, tmp_path) -> None:
+    out = tmp_path / "out"
+    run_export(whole, out)
+    shutil.rmtree(whole.workspace.folder("caption"))
+    whole.add_captions({image.image_id: ["Another sentence."] for image in whole.images})
+    before = files_of(out)
+    with pytest.raises(SealedError, match="made from other inputs; rerun with --overwrite to replace it"):
+        run_export(whole, out)
+    assert files_of(out) == before
+    run_export(whole, out, overwrite=True)
+    assert files_of(out) != before
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name or "replaced" in path.name] == []
+
+
+def test_folder_of_somebody_else_is_refused_even_with_overwrite(whole, tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(WorkspaceError, match="exists and was not written by this command; give the path of a new"):
+            run_export(whole, out, overwrite=overwrite)
+    assert files_of(out) == {"thesis.txt": b"mine"}
+
+
+def test_altered_data_set_is_not_taken_for_finished(whole, tmp_path) -> None:
+    out = tmp_path / "out"
+    run_export(whole, out)
+    (out / "README.md").write_text("corrected by hand")
+    with pytest.raises(SealedError, match=r"README.md was removed or altered since it was written"):
+        run_export(whole, out)
+    assert (out / "README.md").read_text() == "corrected by hand"
+
+
+def test_export_killed_half_way_leaves_no_data_set_and_the_next_one_is_whole(whole, tmp_path, monkeypatch) -> None:
+    run_export(whole, tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    monkeypatch.setattr(hf, "verify_shard", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_export(whole, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    run_export(whole, out)
+    assert files_of(out) == files_of(tmp_path / "undisturbed")
+    assert not (tmp_path / ".out.partial").exists()
+
+
+def test_images_gone_or_changed_or_without_caption_are_left_out_and_counted(small, tmp_path, load) -> None:
+    small.add_images({"1": 3, "2": 3})
+    small.add_captions({image.image_id: ["A car."] for image in small.images[1:]})
+    small.add_split(val=0)
+    (small.source / small.images[1].path).unlink()
+    (small.source / small.images[2].path).write_bytes((small.source / small.images[3].path).read_bytes())
+    summary = run_export(small, tmp_path / "out")
+    assert (summary.rows_in, summary.kept, summary.rejected) == (6, 3, 3)
+    assert summary.reasons == {"changed_file": 1, "missing_caption": 1, "missing_file": 1}
+    left_out = [json.loads(line) for line in (tmp_path / "out" / "left_out.jsonl").read_text().splitlines()]
+    assert [row["subject"] for row in left_out] == [image.image_id for image in small.images[:3]]
+    assert "3 left out (changed_file: 1, missing_caption: 1, missing_file: 1)" in summary.text()
+    assert sum(len(rows) for rows in load(tmp_path / "out").values()) == 3
+
+
+def test_nothing_to_export_is_an_error_and_leaves_no_data_set(small, tmp_path) -> None:
+    small.add_images({"1": 2, "2": 2})
+    small.add_captions()
+    small.add_split()
+    shutil.rmtree(small.source / "images")
+    with pytest.raises(NothingKept, match=r"nothing to export \(4 x missing_file\); put the image files back"):
+        run_export(small, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_are_required_and_parts_are_not(small, tmp_path, load) -> None:
+    small.add_images({"1": 2, "2": 2})
+    small.add_split(val=0)
+    with pytest.raises(WorkspaceError, match="stage 'caption' is missing; run: pfcvr-data caption"):
+        run_export(small, tmp_path / "out")
+    small.add_captions()
+    run_export(small, tmp_path / "out")
+    row = load(tmp_path / "out")["train"][0]
+    assert row["parts"] == []
+    assert np.array(row["part_grid"]).sum() == 0
+    assert json.loads((tmp_path / "out" / "pfcvr.json").read_text())["grid"] is None
+    assert "No parts were annotated" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_stage_made_from_images_that_were_imported_anew_is_refused(whole, tmp_path) -> None:
+    shutil.rmtree(whole.workspace.folder("import"))
+    whole.images.clear()
+    whole.add_images({"00001": 3, "00002": 2})
+    with pytest.raises(WorkspaceError, match="stage 'caption' was made before .* --overwrite"):
+        run_export(whole, tmp_path / "out")
+
+
+def test_many_row_groups_and_shards_hold_every_row_once(whole, tmp_path, load, monkeypatch) -> None:
+    monkeypatch.setattr(hf, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(hf, "BYTES_PER_SHARD", 1200)
+    summary = run_export(whole, tmp_path / "out")
+    shards = list((tmp_path / "out" / "data").glob("train-*.parquet"))
+    assert len(shards) > 1
+    assert {path.name.rpartition("-of-")[2] for path in shards} == {f"{len(shards):05d}.parquet"}
+    loaded = load(tmp_path / "out")
+    assert {name: len(rows) for name, rows in loaded.items()} == {
+        name: counts["images"] for name, counts in summary.splits.items()
+    }
+    assert sorted(row for rows in loaded.values() for row in rows["image_id"]) == [i.image_id for i in whole.images]
