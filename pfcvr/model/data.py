@@ -1,0 +1,286 @@
+"""Opens an exported data set for training and evaluation: its splits, what can be wrong with them, who is who.
+
+The only place where identities become labels 0..K-1. Pixels and parts are read row by row when needed; the columns
+that say which image is whose are held in memory.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfcvr.config import Protocol
+from pfcvr.errors import DataError
+from pfcvr.files import sha256_file, sha256_json
+from pfcvr.identity_draw import carve_validation
+from pfcvr.model.part_masks import PartLayer, layers_of_grid, layers_of_instances
+
+DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
+NEEDED_COLUMNS = ("image", "image_id", "vehicle_id", "captions")
+KNOWN_SPLITS = ("train", "val", "test")
+
+
+class Rows:
+    """The images of one split, in order. ``rows`` below are positions 0..len-1."""
+
+    def __init__(self, table: Any, where: str) -> None:
+        self._table = table
+        self._arrow = table.with_format("arrow")
+        self.where = where
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        return self._texts("image_id")
+
+    @cached_property
+    def vehicle_ids(self) -> list[str]:
+        return self._texts("vehicle_id")
+
+    @cached_property
+    def camera_ids(self) -> list[str | None]:
+        return self._column("camera_id")
+
+    @cached_property
+    def captions(self) -> list[list[str]]:
+        """The captions of each image that hold any text."""
+        return [[text for text in texts or () if text and text.strip()] for texts in self._column("captions")]
+
+    def duplicates(self) -> int:
+        """How many images repeat the file of an earlier one."""
+        hashes = [value for value in self._column("sha256") if value]
+        return len(hashes) - len(set(hashes))
+
+    def image_bytes(self, row: int) -> bytes:
+        """The image file of ``row``; raises DataError when the data set holds none."""
+        image = self._arrow[row].column("image")[0].as_py() or {}
+        if not image.get("bytes"):
+            raise DataError(
+                f"{self.where}: image '{self.image_ids[row]}' has no pixels; export the data set with images"
+            )
+        content: bytes = image["bytes"]
+        return content
+
+    def parts(self, row: int) -> list[PartLayer]:
+        """Where each part of ``row`` is: masks, boxes of instances without a mask, else the stored patch grid."""
+        if not self._parts_table.column_names:
+            return []
+        record = {
+            name: column[0].as_py()
+            for name, column in zip(self._parts_table.column_names, self._parts_table[row].columns, strict=True)
+        }
+        if record.get("parts"):
+            try:
+                return layers_of_instances(record["parts"], (record["height"], record["width"]))
+            except (ValueError, KeyError) as error:
+                image = f"{self.where}: image '{self.image_ids[row]}'"
+                raise DataError(f"{image} has damaged parts ({error}); export the data set again") from None
+        grid = np.array(record.get("part_grid") or [], dtype=bool)
+        return layers_of_grid(grid) if grid.any() else []
+
+    def has_parts(self) -> bool:
+        """Whether any image shows a part; reads no further than the first that does."""
+        return any(self.parts(row) for row in range(len(self)))
+
+    def select(self, rows: Iterable[int]) -> "Rows":
+        """Some of the rows, in the order given."""
+        return Rows(self._table.select(list(rows)), self.where)
+
+    def joined(self, other: "Rows") -> "Rows":
+        """The rows of both."""
+        from datasets import concatenate_datasets
+
+        return Rows(concatenate_datasets([self._table, other._table]), self.where)
+
+    @cached_property
+    def _parts_table(self) -> Any:
+        names = [name for name in ("parts", "part_grid", "width", "height") if name in self._table.column_names]
+        return self._arrow.select_columns(names)
+
+    def _column(self, name: str) -> list[Any]:
+        if name not in self._table.column_names:
+            return [None] * len(self)
+        values: list[Any] = self._arrow.select_columns([name])[:].column(name).to_pylist()
+        return values
+
+    def _texts(self, name: str) -> list[str]:
+        values = self._column(name)
+        wrong = next((row for row, value in enumerate(values) if not isinstance(value, str) or not value), None)
+        if wrong is not None:
+            raise DataError(
+                f"{self.where}: row {wrong} has {name} {values[wrong]!r}; expected text, export the data again"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class VehicleData:
+    """An opened data set: where it came from, what it is (``fingerprint``), its splits, and its grids' coverage."""
+
+    source: str
+    fingerprint: str
+    splits: dict[str, Rows]
+    coverage: float
+
+    def split(self, name: str) -> Rows:
+        """The images of split ``name``, or of all splits for ``all``; raises DataError when there are none."""
+        if name == "all" and self.splits:
+            first, *others = self.splits.values()
+            for rows in others:
+                first = first.joined(rows)
+            return first
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise DataError(f"{self.source}: no split '{name}' or no image in it; splits here: {known}")
+        return self.splits[name]
+
+
+@dataclass(frozen=True)
+class TrainSplits:
+    """What a run learns from and what it chooses its best weights on; ``note`` says where the latter came from."""
+
+    train: Rows
+    selection: Rows
+    selection_name: str
+    note: str
+
+
+def open_data(source: str) -> VehicleData:
+    """Open a folder written by ``pfcvr-data export``, or a data set of the Hub by its name.
+
+    Raises:
+        DataError: nothing there, not such a data set, or a needed column is missing.
+    """
+    folder = Path(source)
+    if folder.exists():
+        tables, fingerprint, coverage = _open_folder(folder)
+    else:
+        tables = _open_hub(source)
+        fingerprint = sha256_json({name: table._fingerprint for name, table in tables.items()})
+        coverage = DEFAULT_COVERAGE
+    splits = {}
+    for name in sorted(tables, key=_split_order):
+        missing = [column for column in NEEDED_COLUMNS if column not in tables[name].column_names]
+        if missing:
+            raise DataError(
+                f"{source}: split '{name}' has no column {', '.join(missing)}; expected a data set written by "
+                "pfcvr-data export"
+            )
+        if len(tables[name]):
+            splits[name] = Rows(tables[name], f"{source} ({name})")
+    return VehicleData(source, fingerprint, splits, coverage)
+
+
+def training_splits(data: VehicleData, protocol: Protocol, share: float, seed: int) -> TrainSplits:
+    """Train and selection images under ``protocol``.
+
+    ``clean``: the val split, or, where there is none, ``share`` of the train identities carved by ``seed`` with the
+    rule that ``pfcvr-data split`` uses. ``published``: train and val together, selection on test (methods 8.8).
+
+    Raises:
+        DataError: a needed split is missing, train has no caption, or fewer than two identities remain in train.
+    """
+    train = data.split("train")
+    if protocol == "published":
+        note = "weights chosen on test, as the published tables did"
+        if "val" in data.splits:
+            train = train.joined(data.splits["val"])
+            note += "; val images are trained on"
+        chosen = TrainSplits(train, data.split("test"), "test", note)
+    elif "val" in data.splits:
+        chosen = TrainSplits(train, data.splits["val"], "val", "weights chosen on the val split")
+    else:
+        chosen = _carved(data, train, share, seed)
+    _check_trainable(data.source, chosen)
+    return chosen
+
+
+def identity_labels(vehicle_ids: Sequence[str]) -> dict[str, int]:
+    """Label 0..K-1 of each vehicle, in order of vehicle_id."""
+    return {vehicle_id: label for label, vehicle_id in enumerate(sorted(set(vehicle_ids)))}
+
+
+def _carved(data: VehicleData, train: Rows, share: float, seed: int) -> TrainSplits:
+    held_out = set(carve_validation(train.vehicle_ids, share, seed))
+    of_val = [vehicle_id in held_out for vehicle_id in train.vehicle_ids]
+    if not any(of_val) or all(of_val):
+        raise DataError(_too_few(data.source, len(set(train.vehicle_ids))))
+    note = (
+        f"{data.source} has no val split: {len(held_out)} train identities ({sum(of_val)} images) were set aside with "
+        f"seed {seed} to choose the weights on"
+    )
+    rows = range(len(train))
+    kept, carved = train.select(r for r in rows if not of_val[r]), train.select(r for r in rows if of_val[r])
+    return TrainSplits(kept, carved, "val", note)
+
+
+def _check_trainable(source: str, splits: TrainSplits) -> None:
+    identities = len(set(splits.train.vehicle_ids))
+    if identities < 2:
+        raise DataError(_too_few(source, identities))
+    for name, rows in (("train", splits.train), (splits.selection_name, splits.selection)):
+        if not any(rows.captions):
+            raise DataError(
+                f"{source}: no image of split '{name}' has a caption; run pfcvr-data caption and export again"
+            )
+
+
+def _too_few(source: str, identities: int) -> str:
+    return (
+        f"{source}: {identities} identity in train is too few to tell vehicles apart, at least 2 must remain beside "
+        "val; add vehicles or change the split"
+    )
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    return (KNOWN_SPLITS.index(name) if name in KNOWN_SPLITS else len(KNOWN_SPLITS), name)
+
+
+def _open_folder(folder: Path) -> tuple[dict[str, Any], str, float]:
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetsError
+
+    shards: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("data/*-*.parquet")):
+        shards.setdefault(path.name.partition("-")[0], []).append(str(path))
+    if not shards:
+        raise DataError(f"{folder}: no data/SPLIT-*.parquet here; give a folder written by pfcvr-data export")
+    disable_progress_bars()
+    try:
+        tables = load_dataset("parquet", data_files=shards)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(f"{folder}: cannot be read ({_last_line(error)}); export the data set again") from error
+    manifest = folder / "pfcvr.json"
+    if not manifest.is_file():
+        hashes = {path: sha256_file(Path(path)) for paths in shards.values() for path in paths}
+        names = {str(Path(path).relative_to(folder)): value for path, value in hashes.items()}
+        return tables, sha256_json(names), DEFAULT_COVERAGE
+    try:
+        grid = json.loads(manifest.read_bytes()).get("grid") or {}
+    except (ValueError, AttributeError):
+        raise DataError(f"{manifest}: not a manifest of pfcvr-data export; export the data set again") from None
+    return tables, sha256_file(manifest), float(grid.get("coverage", DEFAULT_COVERAGE))
+
+
+def _open_hub(name: str) -> dict[str, Any]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        tables: dict[str, Any] = load_dataset(name)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(
+            f"{name}: neither a folder here nor a data set that the Hub gives ({_last_line(error)}); check the path"
+        ) from error
+    return tables
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

@@ -1,0 +1,174 @@
+"""Exact Rank-k, mAP and mINP of a ranking, from features or from blocks of scores, and what chance would reach.
+
+The protocol of the field (methods: IRRA's evaluator): every query ranks the whole gallery by score; a gallery item is
+relevant when it shows the query's identity. AP is the standard, not interpolated, one (paper eq. 14). Ties count
+against the query: among equal scores the relevant items come last, so a model that gives everything the same score
+gets nothing. Nothing is sorted but the few relevant items of a query: the rank of each is one plus the number of items
+scored better, which is counted.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcvr.errors import DataError
+
+RANKS = (1, 5, 10)
+BLOCK_SCORES = 1 << 21  # scores held at a time, 8 MiB: a block is counted while it is still in the processor's cache
+COSINE_TIE = 1e-6  # float32 cosines of equal vectors differ by less, depending on where in a block they stand
+
+Scores = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Means over the queries that have a relevant item in the gallery, in percent; ``skipped`` have none."""
+
+    rank1: float
+    rank5: float
+    rank10: float
+    mAP: float  # noqa: N815 - the field's spelling
+    mINP: float  # noqa: N815
+    queries: int
+    skipped: int
+    chance_rank1: float
+    chance_mAP: float  # noqa: N815
+
+
+def feature_metrics(
+    queries: Scores, gallery: Scores, query_labels: Labels, gallery_labels: Labels, own: Labels | None = None
+) -> RetrievalMetrics:
+    """Metrics of cosine scores between ``queries`` [Q, D] and ``gallery`` [G, D]; features need not be normalised.
+
+    ``own`` [Q] names one gallery row per query that is left out of that query's gallery (the described image itself).
+    Cosines that differ by less than ``COSINE_TIE`` are ties. Extra memory does not depend on Q x G.
+
+    Raises:
+        DataError: no query has a relevant item, or a feature is not a finite number.
+    """
+    for name, features in (("query", queries), ("gallery", gallery)):
+        if not np.isfinite(features).all():
+            raise DataError(f"a {name} feature is not a finite number; the weights are damaged, train the model again")
+    blocks = cosine_blocks(queries, gallery)
+    return score_metrics(blocks, query_labels, gallery_labels, own, tie=COSINE_TIE)
+
+
+def cosine_blocks(queries: Scores, gallery: Scores) -> Iterator[Scores]:
+    """Cosines of successive queries with the whole gallery, [b, G] at a time; a block is overwritten by the next."""
+    normalised = _normalised(gallery).T
+    rows = max(1, BLOCK_SCORES // max(1, len(gallery)))
+    buffer = np.empty((min(rows, len(queries)), len(gallery)), dtype=np.float32)
+    for start in range(0, len(queries), rows):
+        block = _normalised(queries[start : start + rows])
+        yield np.matmul(block, normalised, out=buffer[: len(block)])
+
+
+def score_metrics(
+    blocks: Iterable[Scores],
+    query_labels: Labels,
+    gallery_labels: Labels,
+    own: Labels | None = None,
+    tie: float = 0.0,
+) -> RetrievalMetrics:
+    """Metrics of scores that come as blocks of rows [b, G], one row a query in the order of ``query_labels``.
+
+    ``own``: as in ``feature_metrics``. Scores that differ by at most ``tie`` count as equal; scores must be finite.
+
+    Raises:
+        DataError: no query has a relevant item.
+    """
+    totals = np.zeros(len(RANKS) + 2)
+    gallery_size = len(gallery_labels) - (own is not None)
+    relevant_of = _rows_by_label(gallery_labels)
+    relevant_counts: list[int] = []
+    query = 0
+    for block in blocks:
+        for scores in block:
+            relevant = relevant_of.get(int(query_labels[query]), _NO_ROWS)
+            if own is not None:
+                relevant = relevant[relevant != own[query]]
+            if len(relevant):
+                hidden = None if own is None else int(own[query])
+                totals += _query_metrics(_ranks(scores, relevant, hidden, tie))
+                relevant_counts.append(len(relevant))
+            query += 1
+    if not relevant_counts:
+        raise DataError(
+            f"none of the {query} queries has an image of its identity in the gallery of {len(gallery_labels)}; "
+            "evaluate on a split that holds both"
+        )
+    means = 100 * totals / len(relevant_counts)
+    counts = np.array(relevant_counts)
+    return RetrievalMetrics(
+        rank1=float(means[0]),
+        rank5=float(means[1]),
+        rank10=float(means[2]),
+        mAP=float(means[3]),
+        mINP=float(means[4]),
+        queries=len(counts),
+        skipped=query - len(counts),
+        chance_rank1=float(100 * np.mean(counts / gallery_size)),
+        chance_mAP=float(100 * np.mean(chance_average_precision(counts, gallery_size))),
+    )
+
+
+def chance_average_precision(relevant: NDArray[np.int64], gallery_size: int) -> NDArray[np.float64]:
+    """Expected AP of a random ranking with ``relevant`` hits among ``gallery_size`` items.
+
+    The expected precision at rank k given a hit there is ``(1 + (k-1) (m-1) / (G-1)) / k``, and every rank is equally
+    likely for a hit: ``(H_G + (m-1) / (G-1) (G - H_G)) / G`` with the harmonic number ``H_G``.
+    """
+    harmonic = float(np.sum(1 / np.arange(1, gallery_size + 1)))
+    others = (relevant - 1) / max(gallery_size - 1, 1)
+    expected: NDArray[np.float64] = (harmonic + others * (gallery_size - harmonic)) / gallery_size
+    return expected
+
+
+def top_rows(scores: Scores, k: int) -> NDArray[np.int64]:
+    """The ``k`` best rows of ``scores`` [G], best first; the first of equals comes first."""
+    best: NDArray[np.int64] = np.argsort(-scores, kind="stable")[:k]
+    return best
+
+
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+def _ranks(scores: Scores, relevant: Labels, own: int | None, tie: float) -> NDArray[np.int64]:
+    """1-based ranks of the ``relevant`` rows, ascending; row ``own`` is not in the gallery."""
+    hits = np.sort(scores[relevant])[::-1]
+    thresholds = hits - np.float32(tie)
+    # count_nonzero of one comparison is the fastest exact count there is: no sort, no temporary of more than G bytes.
+    ahead = np.array([np.count_nonzero(scores >= threshold) for threshold in thresholds])
+    ahead -= np.array([np.count_nonzero(hits >= threshold) for threshold in thresholds])
+    if own is not None:
+        ahead -= scores[own] >= thresholds
+    ranks: NDArray[np.int64] = ahead + np.arange(1, len(hits) + 1)
+    return ranks
+
+
+def _query_metrics(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Hits within each of RANKS, AP and INP of one query from its relevant ranks, as fractions."""
+    found = np.arange(1, len(ranks) + 1)
+    within = [float(ranks[0] <= rank) for rank in RANKS]
+    return np.array([*within, np.mean(found / ranks), len(ranks) / ranks[-1]])
+
+
+def _rows_by_label(labels: Labels) -> dict[int, Labels]:
+    order = np.argsort(labels, kind="stable")
+    values, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _normalised(features: Scores) -> Scores:
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: Scores = (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32, copy=False)
+    return unit
+
+
+def label_numbers(names: Sequence[str], known: dict[str, int] | None = None) -> Labels:
+    """``names`` as numbers; equal names get equal numbers. ``known`` is extended, so that two lists share numbers."""
+    numbers = {} if known is None else known
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)

@@ -1,0 +1,67 @@
+"""Named training recipes, one TOML file each, and how ``--set KEY=VALUE`` changes them."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import Recipe, parse, read_toml
+from pfcvr.errors import UsageError
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    names = (entry.name for entry in files(__package__).iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe called ``name``, or of the TOML file at that path, with ``overrides`` such as ``optimizer.lr=1e-4``.
+
+    Raises:
+        UsageError: no such recipe, or a key or value that a recipe does not know; the known keys are named.
+    """
+    if name in recipe_names():
+        values = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    elif name.endswith(".toml"):
+        values = read_toml(Path(name))
+    else:
+        known = ", ".join(recipe_names())
+        raise UsageError(f"unknown recipe '{name}'; choose one of: {known}, or give the path of a .toml file")
+    parse(Recipe, values, f"recipe '{name}'")
+    for override in overrides:
+        _set(values, override)
+    return parse(Recipe, values, "--set" if overrides else f"recipe '{name}'")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """``recipe`` as TOML with every key resolved; ``load_recipe`` reads it back. Keys without a value are left out."""
+    return "\n".join(_table(recipe.model_dump(mode="json"), ())) + "\n"
+
+
+def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    lines = [f"[{'.'.join(path)}]"] if path else []
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict | None)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += ["", *_table(value, (*path, key))]
+    return lines
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    """Put one ``KEY=VALUE`` into nested tables; a value that is not TOML is text."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {override}: expected KEY=VALUE, for example --set optimizer.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {override}: '{table}' is a value, not a table of keys; see recipe.toml of any run")
+    values[last] = value
