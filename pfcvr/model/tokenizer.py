@@ -4,28 +4,33 @@ Two vocabularies: CLIP's own byte-pair encoding, with the mask token where IRRA 
 captions for models that start from random weights. Shape letters: see ``pfcvr.model.batch``.
 """
 
-import gzip
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, processors, trainers
 from torch import Tensor
 
+from pfcvr.clip_vocabulary import (
+    CLIP_VOCABULARY_SIZE,
+    END,
+    START,
+    byte_letters,
+    byte_pair_tokenizer,
+    clip_bpe,
+    merge_pairs,
+    unescaped,
+)
 from pfcvr.config import ModelConfig
 from pfcvr.errors import BackendError, CheckpointError
 from pfcvr.model.batch import IGNORED_LABEL
 
-START, END, MASK, PAD = "<|startoftext|>", "<|endoftext|>", "<|mask|>", "<|pad|>"
-CLIP_VOCABULARY_SIZE = 49408
+MASK, PAD = "<|mask|>", "<|pad|>"
 CLIP_MASK_ID = 49405
-WORD_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen words (official code, as BERT); the rest keep their id
 
 
@@ -70,7 +75,7 @@ class CaptionTokenizer:
 
     def encode(self, texts: Sequence[str]) -> TokenizedCaptions:
         """Ids of each text and whether it was cut."""
-        clean = [html.unescape(html.unescape(text)) for text in texts]
+        clean = [unescaped(text) for text in texts]
         encoded = self.tokenizer.encode_batch(clean, add_special_tokens=False)
         ids = torch.full((len(texts), self.length), self.pad_id, dtype=torch.long)
         truncated = torch.zeros(len(texts), dtype=torch.bool)
@@ -137,9 +142,9 @@ class CaptionTokenizer:
             description = _read_json(folder / "tokenizer.json")
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            merges = _pairs([line for line in lines if line and not line.startswith("#version")])
+            merges = merge_pairs([line for line in lines if line and not line.startswith("#version")])
             vocabulary = _read_json(folder / "vocab.json")
-            description = json.loads(_byte_pair_tokenizer(vocabulary, merges).to_str())
+            description = json.loads(byte_pair_tokenizer(vocabulary, merges).to_str())
         else:
             raise CheckpointError(
                 f"{folder}: no tokenizer.json, nor vocab.json with merges.txt; give the folder of a CLIP tokenizer"
@@ -153,20 +158,13 @@ def clip_tokenizer(length: int = 77) -> CaptionTokenizer:
     Raises:
         BackendError: the package is not installed.
     """
-    package = find_spec("open_clip")
-    if package is None or package.origin is None:
+    tokenizer = clip_bpe()
+    if tokenizer is None:
         raise BackendError(
             "CLIP's vocabulary comes with the package 'open_clip_torch'; run: pip install 'pfcvr[model]'"
         )
-    path = Path(package.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    letters = _byte_letters()
-    symbols = [*letters, *(letter + "</w>" for letter in letters)]
-    # The first line is a title; the merges after CLIP's vocabulary size was reached are not part of it.
-    merges = _pairs(lines[1 : CLIP_VOCABULARY_SIZE - len(symbols) - 2 + 1])
-    entries = [*symbols, *(left + right for left, right in merges), START, END]
-    tokenizer = _byte_pair_tokenizer({entry: index for index, entry in enumerate(entries)}, merges)
-    return CaptionTokenizer(_with_mask_token(json.loads(tokenizer.to_str()), path), length)
+    description = json.loads(tokenizer.to_str())
+    return CaptionTokenizer(_with_mask_token(description, Path("CLIP's vocabulary")), length)
 
 
 def train_caption_tokenizer(
@@ -177,19 +175,19 @@ def train_caption_tokenizer(
     Frequent words become one token each; any other text still has ids, since single bytes are in the vocabulary. The
     same texts in the same order give the same vocabulary.
     """
-    tokenizer = _byte_pair_tokenizer({}, [])
+    tokenizer = byte_pair_tokenizer({}, [])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
         # Word-final letters are listed too: the trainer would number them by chance, and break ties by their numbers.
-        special_tokens=[PAD, START, END, MASK, *(letter + "</w>" for letter in _byte_letters())],
-        initial_alphabet=_byte_letters(),
+        special_tokens=[PAD, START, END, MASK, *(letter + "</w>" for letter in byte_letters())],
+        initial_alphabet=byte_letters(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    tokenizer.train_from_iterator([html.unescape(html.unescape(text)) for text in texts], trainer)
+    tokenizer.train_from_iterator([unescaped(text) for text in texts], trainer)
     trained = json.loads(tokenizer.to_str())["model"]
-    tokenizer = _byte_pair_tokenizer(trained["vocab"], [(left, right) for left, right in trained["merges"]])
+    tokenizer = byte_pair_tokenizer(trained["vocab"], [(left, right) for left, right in trained["merges"]])
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (PAD, START, END, MASK)])
     return CaptionTokenizer(tokenizer, length)
 
@@ -202,30 +200,6 @@ def caption_tokenizer(config: ModelConfig, captions: Sequence[str]) -> CaptionTo
     if folder and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return CaptionTokenizer.load(folder, config.text_length)
     return clip_tokenizer(config.text_length)
-
-
-def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
-    return [(left, right) for left, right in (line.split() for line in lines)]
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, in CLIP's order: printable bytes first, then the others."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
-
-
-def _byte_pair_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """CLIP's rules: NFC, single blanks, lower case, words split by pattern, bytes as letters, ``</w>`` ends a word."""
-    model = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix="</w>")
-    tokenizer = Tokenizer(model)
-    blanks = normalizers.Replace(Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
-    words = pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True)
-    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
 
 
 def _with_mask_token(description: dict[str, Any], source: Path) -> Tokenizer:
