@@ -66,6 +66,8 @@ class CaptionOrigin(Record):
     """Where a caption came from; fields that a captioner has no value for are None."""
 
     captioner: Text
+    file: str | None = None
+    file_sha256: str | None = None
     model: str | None = None
     revision: str | None = None
     prompt: str | None = None

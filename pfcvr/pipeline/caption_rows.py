@@ -1,0 +1,168 @@
+"""Rows of a captions file, whatever its form: a JSON list, JSON Lines, CSV or TSV. A bad row costs only itself."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pfcvr.errors import SourceError
+from pfcvr.pipeline.sources.text_lines import UNDECODABLE
+
+NAME_KEYS = ("image_id", "file_path", "img_path", "filename", "file_name", "path", "image")
+CAPTION_KEYS = ("captions", "caption")
+BLOCK_CHARACTERS = 1 << 20
+MAX_ITEM_CHARACTERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """One row by its keys; ``place`` is ``FILE:LINE``, or ``FILE:item N`` in a JSON list."""
+
+    place: str
+    values: dict[str, Any]
+
+    def name(self) -> str | None:
+        """What the row calls its image, or None."""
+        for key in NAME_KEYS:
+            value = self.values.get(key)
+            if isinstance(value, str) and value.strip():
+                return value.strip()
+        own_id = self.values.get("id")
+        return own_id.strip() if isinstance(own_id, str) and own_id.strip() else None
+
+    def captions(self) -> list[Any]:
+        """Every value that stands where a caption should, good or not."""
+        found: list[Any] = []
+        for key in CAPTION_KEYS:
+            value = self.values.get(key)
+            if value is not None:
+                found += value if isinstance(value, list) else [value]
+        return found
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    place: str
+    detail: str
+
+
+def read_caption_rows(path: Path) -> Iterator[CaptionRow | MalformedRow]:
+    """The rows of ``path`` one by one, with flat memory; raises SourceError when there is no such file."""
+    if not path.is_file():
+        raise SourceError(f"{path}: no such captions file; expected a JSON list, JSON Lines, CSV or TSV file")
+    reader = _READERS.get(path.suffix.lower(), _json_list if _starts_with_bracket(path) else _json_lines)
+    return reader(path)
+
+
+def _starts_with_bracket(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path.name}:{number}"
+                try:
+                    value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except (ValueError, RecursionError) as error:
+                    yield MalformedRow(place, f"not a line of JSON in UTF-8: {error}")
+                    continue
+                yield _row(place, value)
+
+
+def _json_list(path: Path) -> Iterator[CaptionRow | MalformedRow]:
+    number = 0
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for value in _items(file):
+            number += 1
+            place = f"{path.name}:item {number}"
+            yield MalformedRow(place, str(value)) if isinstance(value, SourceError) else _row(place, value)
+
+
+def _items(file: IO[str]) -> Iterator[Any]:
+    """The items of a JSON list as they are read; a SourceError as the last one where the list cannot be followed."""
+    decoder = json.JSONDecoder()
+    buffer, start, block = file.read(BLOCK_CHARACTERS).lstrip(), 1, BLOCK_CHARACTERS
+    while True:
+        start = _skip(buffer, start)
+        if buffer[start : start + 1] == "]":
+            return
+        try:
+            value, end = decoder.raw_decode(buffer, start)
+            complete = end < len(buffer)
+        except (ValueError, RecursionError):
+            complete = False
+        if complete:
+            yield value
+            start, block = end, BLOCK_CHARACTERS
+            continue
+        more = file.read(block) if len(buffer) - start < MAX_ITEM_CHARACTERS else ""
+        if not more:
+            yield SourceError("the JSON is cut off or malformed here; nothing after this place can be read")
+            return
+        # Doubling keeps the repeated attempts at one very long item linear in its length.
+        buffer, start, block = buffer[start:] + more, 0, 2 * block
+
+
+def _skip(buffer: str, start: int) -> int:
+    while start < len(buffer) and buffer[start] in " \t\r\n,":
+        start += 1
+    return start
+
+
+def _delimited(path: Path, delimiter: str) -> Iterator[CaptionRow | MalformedRow]:
+    """Rows under a header of known columns; without such a header, column 1 is the path and column 2 the caption."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        header: list[str] | None = None
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield MalformedRow(f"{path.name}:{reader.line_num}", f"not a row of fields: {error}")
+                continue
+            if not any(field.strip() for field in fields):
+                continue
+            if header is None:
+                header = [field.strip().lower() for field in fields]
+                if {*NAME_KEYS, "id"} & set(header) and set(CAPTION_KEYS) & set(header):
+                    continue
+                header = ["file_path", "caption"]
+            yield _delimited_row(f"{path.name}:{reader.line_num}", header, fields, delimiter)
+
+
+def _delimited_row(place: str, header: list[str], fields: list[str], delimiter: str) -> CaptionRow | MalformedRow:
+    if any(UNDECODABLE in field for field in fields):
+        return MalformedRow(place, "not UTF-8 text")
+    last = len(header) - 1
+    if len(fields) > len(header) and header[last] in CAPTION_KEYS:
+        # An unquoted caption may hold the delimiter.
+        fields = [*fields[:last], delimiter.join(fields[last:])]
+    if len(fields) != len(header):
+        return MalformedRow(place, f"{len(fields)} fields instead of {len(header)}")
+    values: dict[str, Any] = dict(zip(header, fields, strict=True))
+    if values.get("captions", "").lstrip().startswith("["):
+        try:
+            values["captions"] = json.loads(values["captions"])
+        except (ValueError, RecursionError):
+            return MalformedRow(place, "the captions field starts like a JSON list and is none")
+    return CaptionRow(place, values)
+
+
+def _row(place: str, value: Any) -> CaptionRow | MalformedRow:
+    if isinstance(value, dict):
+        return CaptionRow(place, value)
+    return MalformedRow(place, f"expected an object with an image and its captions, found {type(value).__name__}")
+
+
+_READERS: dict[str, Callable[[Path], Iterator[CaptionRow | MalformedRow]]] = {
+    ".jsonl": _json_lines,
+    ".csv": lambda path: _delimited(path, ","),
+    ".tsv": lambda path: _delimited(path, "\t"),
+}

@@ -1,0 +1,173 @@
+"""Captions that already exist in a file, written by people or by another tool."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import CaptionConfig
+from pfcvr.errors import UsageError
+from pfcvr.files import sha256_file
+from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
+from pfcvr.pipeline.captioners import plain_text
+from pfcvr.pipeline.image_names import ImageNames, clean_name
+from pfcvr.records import PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
+from pfcvr.store import Workspace
+
+PAGE_ROWS = 500
+DETAIL_CHARACTERS = 500
+TABLES = """
+CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, PRIMARY KEY (image_id, number));
+CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
+"""
+
+
+class ImportCaptioner:
+    """Looks each image up in a captions file. The file is read twice, its texts are kept in a temporary SQLite file."""
+
+    # Images without a caption, and captions for images that are not here, only say that file and workspace differ.
+    normal_reasons = frozenset({"no_caption", "unknown_image", "not_selected"})
+    workers = 1
+
+    def __init__(self, workspace: Workspace, config: CaptionConfig) -> None:
+        if config.captions is None:
+            raise UsageError("captioner 'import' needs the captions file; give it with --captions FILE")
+        path = config.captions
+        rows = read_caption_rows(path)
+        names = ImageNames((name for row in rows for name in _names(row)), workspace.records("import", ImageRecord))
+        sha256 = sha256_file(path)
+        self.settings: dict[str, Any] = {}
+        self.inputs = {"captions": sha256}
+        self._origin = CaptionOrigin(captioner="import", file=plain_text(path.name), file_sha256=sha256)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.executescript(TABLES)
+        self._db.execute("BEGIN")
+        self._read(path, names, _selected(workspace))
+        (self.rejected_count,) = self._db.execute("SELECT count(*) FROM problem").fetchone()
+
+    def caption(self, image: ImageRecord) -> Caption | Rejected:
+        """All good texts of the file's rows for ``image``, in the file's order."""
+        query = "SELECT texts, part_texts FROM text WHERE image_id = ? ORDER BY number"
+        with self._lock:
+            found = self._db.execute(query, (image.image_id,)).fetchall()
+        texts: list[str] = []
+        part_texts: dict[Any, str] = {}
+        for row_texts, row_part_texts in found:
+            texts += json.loads(row_texts)
+            part_texts = json.loads(row_part_texts) | part_texts
+        if not texts:
+            detail = f"{self._origin.file} holds no usable caption for this image"
+            return Rejected(stage="caption", subject=image.image_id, reason="no_caption", detail=detail)
+        return Caption(image_id=image.image_id, texts=tuple(texts), part_texts=part_texts, origin=self._origin)
+
+    def rejected(self) -> Iterator[Rejected]:
+        """One row per line of the file that names no image of the workspace or holds a bad text."""
+        query = "SELECT * FROM problem WHERE subject > ? ORDER BY subject LIMIT ?"
+        last = ""
+        while True:
+            with self._lock:
+                page = self._db.execute(query, (last, PAGE_ROWS)).fetchall()
+            for subject, reason, detail in page:
+                yield Rejected(stage="caption", subject=subject, reason=reason, detail=detail)
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _read(self, path: Path, names: ImageNames, selected: set[str] | None) -> None:
+        for number, row in enumerate(read_caption_rows(path)):
+            if isinstance(row, MalformedRow):
+                self._refuse(row.place, "malformed_line", row.detail)
+                continue
+            image_id, reason, detail = _find(row, names)
+            if image_id is not None and selected is not None and image_id not in selected:
+                reason, detail = "not_selected", f"{image_id} was left out by pfcvr-data select"
+            if image_id is None or reason:
+                self._refuse(row.place, reason, detail)
+                continue
+            texts, part_texts, problems = _texts(row)
+            if problems:
+                self._refuse(row.place, problems[0][0], f"{image_id}: " + "; ".join(what for _, what in problems))
+            values = (image_id, number, json.dumps(texts), json.dumps(part_texts))
+            self._db.execute("INSERT INTO text VALUES (?, ?, ?, ?)", values)
+
+    def _refuse(self, place: str, reason: str, detail: str) -> None:
+        self._db.execute(
+            "INSERT INTO problem VALUES (?, ?, ?)", (place, reason, plain_text(detail)[:DETAIL_CHARACTERS])
+        )
+
+
+def _selected(workspace: Workspace) -> set[str] | None:
+    """The image_ids that ``select`` kept, or None where it was not run."""
+    if workspace.manifest("select") is None:
+        return None
+    return {row.image_id for row in workspace.records("select", Selected)}
+
+
+def _names(row: CaptionRow | MalformedRow) -> list[str]:
+    """Names to try for a row's image, the most telling first."""
+    name = row.name() if isinstance(row, CaptionRow) else None
+    if name is None or isinstance(row, MalformedRow):
+        return []
+    tail = "/".join(clean_name(name).split("/")[-2:])
+    vehicle_id = row.values.get("vehicle_id")
+    with_vehicle = [f"{vehicle_id}/{name}"] if isinstance(vehicle_id, str) and "/" not in name else []
+    # A path made on another machine still ends in VEHICLE/IMAGE.
+    return [*with_vehicle, name, *([tail] if tail != name else [])]
+
+
+def _find(row: CaptionRow, names: ImageNames) -> tuple[str | None, str, str]:
+    """The image_id of a row, or None with reason and detail."""
+    candidates = _names(row)
+    if not candidates:
+        return None, "unknown_image", "the row does not say which image it describes"
+    for name in candidates:
+        image_id = names.find(name)
+        if image_id is not None:
+            vehicle_id = row.values.get("vehicle_id")
+            if isinstance(vehicle_id, str) and image_id.partition("/")[0] != vehicle_id:
+                return None, "unknown_image", f"'{name}' is {image_id} here, not an image of vehicle '{vehicle_id}'"
+            return image_id, "", ""
+        if names.is_ambiguous(name):
+            return None, "ambiguous_name", f"several images are called '{name}'; name it VEHICLE/IMAGE"
+    return None, "unknown_image", f"the workspace has no image '{row.name()}'"
+
+
+def _texts(row: CaptionRow) -> tuple[list[str], dict[str, str], list[tuple[str, str]]]:
+    """Good captions, good part phrases, and (reason, what) for each bad one."""
+    texts: list[str] = []
+    problems: list[tuple[str, str]] = []
+    captions = row.captions()
+    if not captions:
+        problems.append(("empty_caption", "the row has no caption"))
+    for number, caption in enumerate(captions, start=1):
+        _keep_or_note(caption, f"caption {number}", texts, problems)
+    phrases = row.values.get("part_texts") or {}
+    part_texts: dict[str, str] = {}
+    if not isinstance(phrases, dict):
+        problems.append(("not_text", "part_texts is not an object of part and phrase"))
+        return texts, part_texts, problems
+    for part, phrase in phrases.items():
+        if part not in PARTS:
+            problems.append(("unknown_part", f"'{part}' is none of {', '.join(PARTS)}"))
+        elif phrase is not None:
+            kept: list[str] = []
+            _keep_or_note(phrase, f"the phrase for {part}", kept, problems)
+            if kept:
+                part_texts[part] = kept[0]
+    return texts, part_texts, problems
+
+
+def _keep_or_note(value: Any, what: str, kept: list[str], problems: list[tuple[str, str]]) -> None:
+    if not isinstance(value, str):
+        problems.append(("not_text", f"{what} is not text but {type(value).__name__}"))
+    elif text := plain_text(value):
+        kept.append(text)
+    else:
+        problems.append(("empty_caption", f"{what} is empty"))
