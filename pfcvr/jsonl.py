@@ -28,7 +28,7 @@ def parse_line(line: bytes, kind: type[RecordT], path: Path, number: int | None 
         where = f"{path}:{number}" if number is not None else str(path)
         field = ".".join(str(step) for step in problem["loc"])
         raise WorkspaceError(
-            f"{where}: damaged record ({field} {problem['msg']}); rerun the stage with --overwrite"
+            f"{where}: damaged record ({field} {problem['msg']}); remove the stage's folder and run it again"
         ) from None
 
 

@@ -66,7 +66,11 @@ class StagePlan(Generic[Row]):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How this run treats what it finds: ``retry`` takes up the rows rejected for that reason again."""
+    """How this run treats what it finds.
+
+    ``overwrite`` replaces what was made from other inputs, and only that: work that still holds is never done twice.
+    ``retry`` takes up the rows rejected for that reason again.
+    """
 
     overwrite: bool = False
     retry: str | None = None
@@ -129,12 +133,9 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
     folder = workspace.folder(plan.name)
     manifest = workspace.manifest(plan.name)
     found = manifest.fingerprint if manifest is not None else read_draft(folder).get("fingerprint")
-    if options.overwrite:
-        _clear(folder)
-        return None
     if found is not None and found != plan.fingerprint:
         has_work = manifest is not None or kept_so_far(folder) > 0
-        if has_work:
+        if has_work and not options.overwrite:
             raise SealedError(
                 f"{folder}: already made from {_difference(found, plan.fingerprint)}; "
                 "rerun with --overwrite to replace it"
@@ -332,7 +333,7 @@ class _Run(Generic[Row]):
             top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no row came in"
             raise NothingKept(
                 f"stage '{self._plan.name}' kept nothing ({top}); see {self._folder / 'rejected.jsonl'} for each row, "
-                "mend the input and run again with --overwrite"
+                "mend the input and run the stage again"
             )
         files = self._write_sorted_parts()
         self._sort_rejected()

@@ -99,7 +99,7 @@ class Workspace:
             return None
         except ValidationError as error:
             raise WorkspaceError(
-                f"{path}: damaged manifest ({error.errors()[0]['msg']}); rerun the stage with --overwrite"
+                f"{path}: damaged manifest ({error.errors()[0]['msg']}); remove the stage's folder and run it again"
             ) from None
 
     def sealed(self, stage: str) -> Manifest:

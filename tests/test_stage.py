@@ -79,7 +79,9 @@ def test_other_settings_are_refused_with_the_flag_that_allows_them(workspace: Wo
     run_stage(workspace, plan(20), QUIET)
     with pytest.raises(SealedError, match=r"count \(20 before, 30 now\); rerun with --overwrite to replace it"):
         run_stage(workspace, plan(30), QUIET)
-    assert run_stage(workspace, plan(30), RunOptions(overwrite=True, quiet=True)).rows_in == 30
+    overwrite = RunOptions(overwrite=True, quiet=True)
+    assert run_stage(workspace, plan(30), overwrite).rows_in == 30
+    assert run_stage(workspace, plan(30), overwrite).already_done, "what still holds is not made again"
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"image_id": "v/00', b'{"image_id":"v/0018","vehicle_id":"v"}'])
@@ -292,7 +294,7 @@ def test_a_damaged_record_is_named_by_file_and_line(workspace: Workspace) -> Non
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join([*lines[:2], b"\x00\x00\n", *lines[3:]]))
     with pytest.raises(
-        WorkspaceError, match=r"part-00000.jsonl:3: damaged record .*; rerun the stage with --overwrite"
+        WorkspaceError, match=r"part-00000.jsonl:3: damaged record .*; remove the stage's folder and run it again"
     ):
         list(workspace.records("select", Selected))
 
