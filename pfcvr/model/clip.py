@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pfcvr.config import TowerSizes
@@ -28,7 +29,7 @@ class ClipTowers(nn.Module):
         end_id: token that ends a caption; the text feature is read where it first occurs.
     """
 
-    def __init__(self, clip: Any, image_positions: Float[Tensor, "1+N E"], end_id: int) -> None:
+    def __init__(self, clip: Any, image_positions: Float[Tensor, "positions E"], end_id: int) -> None:
         super().__init__()
         self.end_id = end_id
         vision = clip.vision_model
@@ -141,7 +142,7 @@ def pretrained_towers(
     return ClipTowers(clip, positions, end_id), sizes
 
 
-def resize_positions(positions: Float[Tensor, "1+M E"], grid: tuple[int, int]) -> Float[Tensor, "1+N E"]:
+def resize_positions(positions: Float[Tensor, "positions E"], grid: tuple[int, int]) -> Float[Tensor, "resized E"]:
     """Position embeddings of a square grid resized to ``grid`` (rows, cols); CLS stays, bilinear between the others."""
     side = round((len(positions) - 1) ** 0.5)
     if (side, side) == tuple(grid):
@@ -155,7 +156,7 @@ def _load_clip(backbone: str) -> Any:
     from transformers import CLIPModel, PretrainedConfig
 
     try:
-        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type")
+        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type", "unknown")
         if kind != "clip":
             raise CheckpointError(f"{backbone}: a checkpoint of kind '{kind}', expected 'clip'; name a CLIP checkpoint")
         clip, found = CLIPModel.from_pretrained(
@@ -165,7 +166,7 @@ def _load_clip(backbone: str) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that the key can be named below
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{backbone}: no CLIP checkpoint with safetensors weights could be read ({reason}); "

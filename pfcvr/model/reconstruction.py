@@ -55,7 +55,7 @@ class PatchDecoder(nn.Module):
 
     def forward(
         self,
-        visible: Float[Tensor, "B 1+S D"],
+        visible: Float[Tensor, "B visible D"],
         kept: Int[Tensor, "B S"],
         removed: Int[Tensor, "B R"],
         text: Float[Tensor, "B L D"],

@@ -126,7 +126,8 @@ class CaptionTokenizer:
             "bos_token": START,
             "eos_token": END,
             "mask_token": MASK,
-            "pad_token": self.tokenizer.id_to_token(self.pad_id),
+            # CLIP's padding id is "!", which must not become a special token; after the end any token will do.
+            "pad_token": PAD if self.tokenizer.token_to_id(PAD) is not None else END,
         }
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
@@ -209,7 +210,7 @@ def _with_mask_token(description: dict[str, Any], source: Path) -> Tokenizer:
     size (as IRRA does); any other vocabulary grows by one.
     """
     description = {**description, "post_processor": None, "truncation": None, "padding": None}
-    model = description["model"]
+    model = description.get("model", {})
     vocabulary = model.get("vocab", {})
     if len(vocabulary) == CLIP_VOCABULARY_SIZE and MASK not in vocabulary:
         replaced = next(entry for entry, index in vocabulary.items() if index == CLIP_MASK_ID)
