@@ -12,7 +12,7 @@ REASONS_SHOWN = 3
 class Progress:
     """Counts kept and rejected rows and shows rate, time left and the commonest reasons for rejection."""
 
-    def __init__(self, title: str, total: int | None, done: int = 0, quiet: bool = False) -> None:
+    def __init__(self, title: str, total: int | None, done: int = 0, quiet: bool = False, unit: str = "row") -> None:
         from tqdm import tqdm
 
         self._title = title
@@ -21,8 +21,9 @@ class Progress:
         self._reasons: Counter[str] = Counter()
         self._started = self._last_line = time.monotonic()
         self._quiet = quiet
+        self._unit = unit
         live = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(total=total, initial=done, desc=title, unit="row", file=sys.stderr) if live else None
+        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, file=sys.stderr) if live else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -55,7 +56,7 @@ class Progress:
         line = f"{self._title}: {self._count:,}"
         if self._total is not None:
             line += f" of {self._total:,}"
-        line += f", {rate:,.0f} rows/s"
+        line += f", {rate:,.{0 if rate >= 10 else 1}f} {self._unit}s/s"
         if self._total is not None and rate > 0 and self._count < self._total:
             line += f", {(self._total - self._count) / rate:,.0f} s left"
         reasons = self._top_reasons()
