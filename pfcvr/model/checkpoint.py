@@ -1,0 +1,61 @@
+"""What an unfinished run needs to continue exactly: weights, optimizer, random state, step, best so far. No pickle.
+
+The file is replaced by rename, so there is always a whole one. It is read with ``weights_only``, which refuses code.
+"""
+
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pfcvr.errors import CheckpointError
+from pfcvr.files import atomic_write
+
+
+@dataclass
+class TrainState:
+    """How far a run is. ``metrics_bytes``: length of ``metrics.jsonl`` at that step; the rest belongs to a lost future.
+
+    ``best`` holds the step of the best weights and their metrics, as ``metrics.jsonl`` has them.
+    """
+
+    step: int = 0
+    metrics_bytes: int = 0
+    best: dict[str, float] | None = None
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+    """Write everything to ``path``, whole or not at all."""
+    content = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "state": asdict(state),
+    }
+    with atomic_write(path) as file:
+        torch.save(content, file)
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+    """Put model, optimizer and random state back as they were; a run without a checkpoint starts at step 0.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to another model.
+    """
+    if not path.is_file():
+        return TrainState()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        state = TrainState(**content["state"])
+    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train again in a new folder") from None
+    torch.set_rng_state(content["random"])
+    if content["cuda_random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_random"])
+    return state

@@ -1,0 +1,58 @@
+"""Features of a split: every image once, every caption a query."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcvr.model.data import Rows
+from pfcvr.model.loading import ENCODE_BATCH, image_loader
+from pfcvr.model.metrics import Labels, RetrievalMetrics, Scores, feature_metrics, label_numbers
+from pfcvr.model.retrievers import Retriever
+from pfcvr.progress import Progress
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as a retrieval problem: features [Q, D] and [G, D], identity labels, and each query's own image."""
+
+    queries: Scores
+    gallery: Scores
+    query_labels: Labels
+    gallery_labels: Labels
+    own_image: Labels
+
+    def metrics(self) -> RetrievalMetrics:
+        """By the protocol: a hit is the same identity, the query's own image counts."""
+        return feature_metrics(self.queries, self.gallery, self.query_labels, self.gallery_labels)
+
+
+def encode_split(retriever: Retriever, rows: Rows, workers: int, quiet: bool = False) -> Encoded:
+    """Features of all images of ``rows`` and of all their captions, in order."""
+    labels = label_numbers(rows.vehicle_ids)
+    own = np.array([row for row, captions in enumerate(rows.captions) for _ in captions], dtype=np.int64)
+    texts = [caption for captions in rows.captions for caption in captions]
+    gallery = encode_images(retriever, rows, workers, quiet)
+    return Encoded(encode_texts(retriever, texts), gallery, labels[own], labels, own)
+
+
+def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = False) -> Scores:
+    """Features [G, D] of all images of ``rows``, in order."""
+    blocks = []
+    with Progress("encode images", len(rows), quiet=quiet, unit="image") as progress:
+        for images in image_loader(rows, retriever.image_size, workers):
+            blocks.append(retriever.encode_images(images).numpy())
+            for _ in range(len(images)):
+                progress.advance()
+    return _joined(blocks)
+
+
+def encode_texts(retriever: Retriever, texts: Sequence[str]) -> Scores:
+    """Features [Q, D] of ``texts``, in order."""
+    starts = range(0, len(texts), ENCODE_BATCH)
+    return _joined([retriever.encode_texts(texts[start : start + ENCODE_BATCH]).numpy() for start in starts])
+
+
+def _joined(blocks: Sequence[NDArray[np.float32]]) -> Scores:
+    return np.concatenate(blocks).astype(np.float32, copy=False)

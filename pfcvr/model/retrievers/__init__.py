@@ -1,0 +1,37 @@
+"""What evaluation, galleries and search need of a method: features of images and of sentences.
+
+A new method is a file here with a class that has these members, and a line in ``RETRIEVERS``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pfcvr.backends import BackendTable, load_backend
+
+
+class Retriever(Protocol):
+    """A trained method. Scores are cosines of its features, which need not be normalised."""
+
+    image_size: tuple[int, int]
+    """Rows and columns, in px, of the images it takes."""
+
+    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Features, on the CPU, of images normalised with CLIP's mean and standard deviation."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Features, on the CPU, of sentences."""
+        ...
+
+
+RETRIEVERS: BackendTable = {"pfcvr": ("pfcvr.model.retrievers.pfcvr:load_pfcvr", None)}
+
+
+def load_retriever(method: str, folder: Path, device: str) -> Retriever:
+    """The weights in ``folder`` as ``method`` on ``device``; raises CheckpointError when they cannot be read."""
+    retriever: Retriever = load_backend("method", RETRIEVERS, method)(folder, device)
+    return retriever

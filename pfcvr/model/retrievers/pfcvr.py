@@ -1,0 +1,32 @@
+"""PFCVR at retrieval time: the two towers alone (paper, section III: parts and masks are for training)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pfcvr.model.pfcvr import PfcvrModel
+
+
+class PfcvrRetriever:
+    """A ``Retriever`` around a model that stays where it is; the model must be in evaluation mode."""
+
+    def __init__(self, model: PfcvrModel, device: torch.device | str) -> None:
+        self._model, self._device = model, device
+        self.image_size = model.config.image_size
+
+    @torch.inference_mode()
+    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return self._model.encode_images(images.to(self._device)).float().cpu()
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        ids = self._model.tokenizer.encode(texts).ids
+        return self._model.encode_texts(ids.to(self._device)).float().cpu()
+
+
+def load_pfcvr(folder: Path, device: str) -> PfcvrRetriever:
+    """The model in ``folder``; raises CheckpointError when it cannot be read."""
+    return PfcvrRetriever(PfcvrModel.from_pretrained(folder).to(device).eval(), device)

@@ -1,0 +1,127 @@
+"""What a run leaves to look at: ``metrics.jsonl``, TensorBoard events and a picture of the curves.
+
+``metrics.jsonl`` holds no clock times, so a continued run leaves the same bytes as an undisturbed one.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pfcvr.files import canonical_json
+from pfcvr.model.run_folder import RunFolder
+
+SMOOTHING = 0.9  # of the loss curves in the picture: exponential average
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one step, still on the device; ``step`` counts finished steps."""
+
+    step: int
+    epoch: int
+    rate: float
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class RunLog:
+    """Appends to the files of ``folder`` from byte ``offset`` of ``metrics.jsonl`` on; what follows it is dropped."""
+
+    def __init__(self, folder: RunFolder, offset: int, step: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._file = folder.metrics.open("ab")
+        self._file.truncate(offset)
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
+
+    @property
+    def offset(self) -> int:
+        """Length of ``metrics.jsonl`` in bytes."""
+        return self._file.tell()
+
+    def losses(self, rows: list[StepLosses]) -> StepLosses | None:
+        """Write the rows, up to the first whose total is not a finite number; that one is returned."""
+        for row in rows:
+            total = float(row.total)
+            if not math.isfinite(total):
+                return row
+            terms = {name: round(float(loss), 6) for name, loss in row.terms.items()}
+            self._write(
+                {"step": row.step, "epoch": row.epoch, "lr": row.rate, "loss": round(total, 6), "losses": terms}
+            )
+            for name, value in {"total": total, **terms}.items():
+                self._board.add_scalar(f"loss/{name}", value, row.step)
+            self._board.add_scalar("lr", row.rate, row.step)
+        return None
+
+    def selection(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Write the metrics of the weights after ``step`` steps on the images that the best are chosen on."""
+        self._write({"step": step, "split": split, "metrics": metrics})
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._file.write(canonical_json(row).encode() + b"\n")
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``, in order."""
+    with path.open("rb") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def all_finite(model: torch.nn.Module) -> bool:
+    """Whether every weight is a finite number."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def draw_curves(folder: RunFolder) -> None:
+    """``curves.png``: the losses (smoothed) and the metrics of the selection images over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = list(read_metrics(folder.metrics))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    steps = [row["step"] for row in rows if "losses" in row]
+    for name in next((row["losses"] for row in rows if "losses" in row), {}):
+        left.plot(steps, _smoothed([row["losses"][name] for row in rows if "losses" in row]), label=name)
+    left.set(xlabel="step", ylabel="loss, unweighted, smoothed", yscale="log")
+    measured = [row for row in rows if "metrics" in row]
+    for name in ("rank1", "rank5", "rank10", "mAP"):
+        right.plot(
+            [row["step"] for row in measured], [row["metrics"][name] for row in measured], "o-", ms=3, label=name
+        )
+    for name, style in (("chance_rank1", ":"), ("chance_mAP", "--")):
+        if measured:
+            right.axhline(measured[-1]["metrics"][name], color="grey", ls=style, lw=1, label=name.replace("_", " "))
+    right.set(xlabel="step", ylabel=f"percent, on {measured[-1]['split'] if measured else 'val'}", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.savefig(folder.curves, dpi=110)
+    pyplot.close(figure)
+
+
+def _smoothed(values: list[float]) -> list[float]:
+    smooth: list[float] = []
+    for value in values:
+        smooth.append(value if not smooth else SMOOTHING * smooth[-1] + (1 - SMOOTHING) * value)
+    return smooth
