@@ -119,131 +119,146 @@ class Sight:
         return self.regions.get(region, 0.0) >= share
 
 
-def describe(sight: Sight, rng: np.random.Generator) -> dict[str, str]:
+class Draw:
+    """Choices among synonyms. ``terse`` always takes the one with the fewest words."""
+
+    def __init__(self, rng: np.random.Generator, terse: bool = False) -> None:
+        self._rng, self._terse = rng, terse
+
+    def pick(self, options: tuple[str, ...]) -> str:
+        if self._terse:
+            return min(options, key=lambda option: len(option.split()))
+        return options[int(self._rng.integers(len(options)))]
+
+    def shuffled(self, items: list[str]) -> list[str]:
+        return [items[int(i)] for i in self._rng.permutation(len(items))]
+
+    def coin(self) -> bool:
+        return bool(self._rng.integers(2))
+
+
+def part_phrases(sight: Sight, rng: np.random.Generator) -> dict[str, str]:
     """One phrase for each part that can be seen well enough to be described, in the order of PART_TYPES."""
-    phrases = {}
-    for part in PART_TYPES:
-        if sight.parts[part] >= PART_SHARE:
-            phrase = SPEAKERS[part](sight, rng)
-            if phrase:
-                phrases[part] = phrase
-    return phrases
+    return _describe(sight, Draw(rng))
 
 
 def long_caption(sight: Sight, rng: np.random.Generator) -> str:
-    """About 50 words, never more than 57: every visible part, and the scene where there is room."""
-    best = ""
-    for _ in range(12):
-        phrases = _shuffled(list(describe(sight, rng).values()), rng)
-        sentences = [f"{_opening(sight, rng, with_view=True)}."]
-        sentences += _enumerate(phrases, rng)
-        text = _fill(" ".join(sentences), sight, rng, LONG_WORDS)
-        if not best or len(text.split()) < len(best.split()):
-            best = text
+    """About 50 words, at most 57: every visible part, and the scene where there is room."""
+    for terse in (False, False, False, True):
+        draw = Draw(rng, terse)
+        phrases = draw.shuffled(list(_describe(sight, draw).values()))
+        sentences = [f"{_opening(sight, draw, with_view=not terse)}.", *_enumerate(phrases, draw)]
+        text = _fill(" ".join(sentences), sight, draw, LONG_WORDS)
         if len(text.split()) <= LONG_WORDS[1]:
-            return text
-    return best
+            break
+    return text
 
 
 def short_caption(sight: Sight, rng: np.random.Generator) -> str:
     """About 25 words: a uniformly drawn subset of the visible parts."""
-    opening = _opening(sight, rng, with_view=bool(rng.integers(2)))
-    phrases = _shuffled(list(describe(sight, rng).values()), rng)
+    draw = Draw(rng)
+    opening = _opening(sight, draw, with_view=draw.coin())
     chosen: list[str] = []
-    for phrase in phrases:
+    for phrase in draw.shuffled(list(_describe(sight, draw).values())):
         words = len(f"{opening} with {_joined([*chosen, phrase])}".split())
         if words <= SHORT_WORDS[1]:
             chosen.append(phrase)
         if words >= SHORT_WORDS[0]:
             break
     text = f"{opening} with {_joined(chosen)}." if chosen else f"{opening}."
-    return _fill(text, sight, rng, SHORT_WORDS)
+    return _fill(text, sight, draw, SHORT_WORDS)
 
 
-def _opening(sight: Sight, rng: np.random.Generator, with_view: bool) -> str:
-    paint = _pick(PAINT_WORDS[sight.vehicle.paint], rng)
-    body = _pick(BODY_WORDS[sight.vehicle.body], rng)
-    article = _pick(("A", "One"), rng)
+def _describe(sight: Sight, draw: Draw) -> dict[str, str]:
+    seen = [part for part in PART_TYPES if sight.parts[part] >= PART_SHARE]
+    phrases = {part: SPEAKERS[part](sight, draw) for part in seen}
+    return {part: phrase for part, phrase in phrases.items() if phrase}
+
+
+def _opening(sight: Sight, draw: Draw, with_view: bool) -> str:
+    paint = draw.pick(PAINT_WORDS[sight.vehicle.paint])
+    body = draw.pick(BODY_WORDS[sight.vehicle.body])
+    article = draw.pick(("A", "One"))
     if not with_view:
         return f"{article} {paint} {body}"
     sector = SECTORS[round((sight.view.yaw % 360) / 45) % 8]
-    seen = _pick(("seen from", "viewed from", "photographed from"), rng)
-    height = _pick(("high above the", "above the"), rng) if sight.view.elevation > 28 else "the"
+    seen = draw.pick(("seen from", "viewed from", "photographed from"))
+    height = draw.pick(("high above the", "above the")) if sight.view.elevation > 28 else "the"
     return f"{article} {paint} {body} {seen} {height} {sector}"
 
 
-def _windows(sight: Sight, rng: np.random.Generator) -> str:
+def _windows(sight: Sight, draw: Draw) -> str:
     tint = sight.vehicle.windows.tint
-    noun = _pick(("windows", "window glass"), rng)
+    noun = draw.pick(("windows", "window glass"))
     front, rear = sight.sees("windows.front"), sight.sees("windows.rear")
     if tint != "privacy":
-        return f"{_pick(WORDS['tint'][tint], rng)} {noun}"
-    clear, dark = _pick(WORDS["tint"]["clear"], rng), _pick(WORDS["tint"]["dark"], rng)
+        return f"{draw.pick(WORDS['tint'][tint])} {noun}"
+    clear, dark = draw.pick(WORDS["tint"]["clear"]), draw.pick(WORDS["tint"]["dark"])
     if front and rear:
         return f"{clear} front {noun} and {dark} rear {noun}"
     return f"{clear} front {noun}" if front else f"{dark} rear {noun}" if rear else ""
 
 
-def _wheels(sight: Sight, rng: np.random.Generator) -> str:
+def _wheels(sight: Sight, draw: Draw) -> str:
     if not sight.sees("wheels.rim", PART_SHARE):
         return ""
     wheels = sight.vehicle.wheels
-    return f"{_pick(WORDS['finish'][wheels.finish], rng)} {_pick(WORDS['design'][wheels.design], rng)}"
+    return f"{draw.pick(WORDS['finish'][wheels.finish])} {draw.pick(WORDS['design'][wheels.design])}"
 
 
-def _doors(sight: Sight, rng: np.random.Generator) -> str:
+def _doors(sight: Sight, draw: Draw) -> str:
     doors = sight.vehicle.doors
-    details = []
+    details = ["no trim"] if doors.trim == "none" and sight.sees("doors.skin", 5 * PART_SHARE) else []
     for name in ("trim", "handles", "sticker"):
         value = getattr(doors, name)
         region = {"trim": "doors.trim", "handles": "doors.handle", "sticker": "doors.sticker"}[name]
         if value != "none" and sight.sees(region):
-            details.append(_pick(WORDS[name][value], rng))
-    style = _pick(WORDS["style"][doors.style], rng)
+            details.append(draw.pick(WORDS[name][value]))
+    style = draw.pick(WORDS["style"][doors.style])
     if not details:
         return style
-    return f"{style} with {_joined(_shuffled(details, rng))}"
+    return f"{style} with {_joined(draw.shuffled(details))}"
 
 
-def _mirrors(sight: Sight, rng: np.random.Generator) -> str:
+def _mirrors(sight: Sight, draw: Draw) -> str:
     mirrors = sight.vehicle.mirrors
     words = [
-        _pick(WORDS["mirror shape"][mirrors.shape], rng),
-        _pick(WORDS["mirror colour"][mirrors.colour], rng),
+        draw.pick(WORDS["mirror shape"][mirrors.shape]),
+        draw.pick(WORDS["mirror colour"][mirrors.colour]),
     ]
-    return f"{' '.join(_shuffled(words, rng))} {_pick(('mirrors', 'wing mirrors', 'side mirrors'), rng)}"
+    return f"{' '.join(draw.shuffled(words))} {draw.pick(('mirrors', 'wing mirrors', 'side mirrors'))}"
 
 
-def _lights(sight: Sight, rng: np.random.Generator) -> str:
+def _lights(sight: Sight, draw: Draw) -> str:
     lights = sight.vehicle.lights
     front = sight.sees("lights.front") or sight.sees("lights.front wrap")
     rear = sight.sees("lights.rear") or sight.sees("lights.rear wrap")
     nouns = ("headlights", "headlamps") if not rear else ("tail lights", "rear lamps") if not front else ("lamps",)
-    lamps = f"{_pick(WORDS['lamp shape'][lights.shape], rng)} {_pick(nouns, rng)}"
+    lamps = f"{draw.pick(WORDS['lamp shape'][lights.shape])} {draw.pick(nouns)}"
     if lights.signature == "halo":
-        return f"{lamps} {_pick(('with glowing halo rings', 'framed by bright outlines'), rng)}"
+        return f"{lamps} {draw.pick(('with glowing halo rings', 'framed by bright outlines'))}"
     if lights.signature == "bar" and (sight.sees("lights.front bar") or sight.sees("lights.rear bar")):
-        return f"{lamps} {_pick(('joined by a light bar', 'with a connecting LED strip'), rng)}"
+        return f"{lamps} {draw.pick(('joined by a light bar', 'with a connecting LED strip'))}"
     faces_us = sight.sees("lights.front", PART_SHARE) or sight.sees("lights.rear", PART_SHARE)
     if lights.signature == "plain" and faces_us:
-        return f"{_pick(('plain', 'simple'), rng)} {lamps}"
+        return f"{draw.pick(('plain', 'simple'))} {lamps}"
     return lamps
 
 
-def _roof(sight: Sight, rng: np.random.Generator) -> str:
+def _roof(sight: Sight, draw: Draw) -> str:
     roof = sight.vehicle.roof
     panel = sight.sees("roof.panel", PART_SHARE)
     feature = roof.feature != "plain" and sight.sees("roof.feature")
-    colour = "a black" if roof.finish == "black" else _pick(("a body coloured", "a painted"), rng)
+    colour = "a black" if roof.finish == "black" else draw.pick(("a body coloured", "a painted"))
     if feature:
-        thing = _pick(WORDS["feature"][roof.feature], rng)
+        thing = draw.pick(WORDS["feature"][roof.feature])
         return f"{colour} roof with {thing}" if panel else thing
     if not panel:
         return ""
-    return f"{colour} {_pick(('plain', 'bare'), rng)} roof" if roof.feature == "plain" else f"{colour} roof"
+    return f"{colour} {draw.pick(('plain', 'bare'))} roof" if roof.feature == "plain" else f"{colour} roof"
 
 
-SPEAKERS: dict[str, Callable[[Sight, np.random.Generator], str]] = {
+SPEAKERS: dict[str, Callable[[Sight, Draw], str]] = {
     "windows": _windows,
     "wheels": _wheels,
     "doors": _doors,
@@ -253,19 +268,17 @@ SPEAKERS: dict[str, Callable[[Sight, np.random.Generator], str]] = {
 }
 
 
-def _enumerate(phrases: list[str], rng: np.random.Generator) -> list[str]:
+def _enumerate(phrases: list[str], draw: Draw) -> list[str]:
     """The phrases in two or three sentences."""
-    starts = _shuffled(["It has", "It shows", "Visible are", "Note the", "There are"], rng)
-    starts = [start if start != "There are" else "It carries" for start in starts]
+    starts = draw.shuffled(["It has", "It shows", "It carries", "Visible are", "One can see"])
     size = 2 if len(phrases) <= 4 else 3
     groups = [phrases[i : i + size] for i in range(0, len(phrases), size)]
     return [f"{start} {_joined(group)}." for start, group in zip(starts, groups, strict=False)]
 
 
-def _fill(text: str, sight: Sight, rng: np.random.Generator, bounds: tuple[int, int]) -> str:
+def _fill(text: str, sight: Sight, draw: Draw, bounds: tuple[int, int]) -> str:
     """Add true remarks on place and light until the text has at least ``bounds[0]`` words, or none fits."""
-    remarks = _shuffled([*sight.station.place, *sight.station.daylight], rng)
-    for remark in sorted(remarks, key=lambda r: -len(r.split())) if bounds == LONG_WORDS else remarks:
+    for remark in draw.shuffled([*sight.station.place, *sight.station.daylight]):
         words = len(text.split())
         if words >= bounds[0]:
             break
@@ -277,12 +290,5 @@ def _fill(text: str, sight: Sight, rng: np.random.Generator, bounds: tuple[int, 
 def _joined(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def _shuffled(items: list[str], rng: np.random.Generator) -> list[str]:
-    return [items[int(i)] for i in rng.permutation(len(items))]
+    nested = any(" and " in item for item in items)
+    return f"{', '.join(items[:-1])}{',' if nested else ''} and {items[-1]}"

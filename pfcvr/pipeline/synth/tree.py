@@ -18,7 +18,7 @@ from pfcvr.pipeline.synth.attributes import (
     family,
     stream,
 )
-from pfcvr.pipeline.synth.captions import PART_SHARE, Sight, describe, long_caption, short_caption
+from pfcvr.pipeline.synth.captions import PART_SHARE, Sight, long_caption, part_phrases, short_caption
 from pfcvr.pipeline.synth.render import View, render
 from pfcvr.pipeline.synth.stations import STATIONS, draw_view, photograph
 
@@ -173,7 +173,7 @@ def _caption_row(seed: int, place: tuple[int, int], image_id: str, sight: Sight)
         "image_id": image_id,
         "vehicle_id": f"{vehicle + 1:05d}",
         "captions": [long_caption(sight, spoken[0]), short_caption(sight, spoken[1])],
-        "part_texts": describe(sight, spoken[2]),
+        "part_texts": part_phrases(sight, spoken[2]),
     }
     return json.dumps(row)
 
