@@ -269,7 +269,14 @@ class Recipe(Settings):
 Protocol = Literal["clean", "published"]
 
 
-class TrainConfig(Settings):
+class DeviceSettings(Settings):
+    """How this machine encodes images; does not change any result."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=0)  # processes that load images; none: half of the cores, at most 8
+
+
+class TrainConfig(DeviceSettings):
     """One training run: what on, by which recipe, under which protocol, and how this machine does it.
 
     ``clean`` chooses the best weights on val identities; ``published`` trains on train and val together and chooses
@@ -284,9 +291,37 @@ class TrainConfig(Settings):
     variant: Literal["paper"] = "paper"
     protocol: Protocol = "clean"
     seed: int = Field(0, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = Field(None, ge=0)  # processes that load images; none: half of the cores, at most 8
     threads: int | None = Field(None, ge=1)  # of the CPU; none: all cores of this process
+
+
+class EvalConfig(DeviceSettings):
+    """Evaluation of a finished run on one split; ``truth`` names the families of near-twins, as synth writes it."""
+
+    run: Path
+    data: str
+    split: str = "test"
+    truth: Path | None = None
+    figures: Path | None = None  # folder for retrieval panels
+
+
+class IndexConfig(DeviceSettings):
+    """A gallery: the features of all images of ``split`` (``all``: of every split), stored with the run they are of."""
+
+    run: Path
+    data: str
+    out: Path
+    split: str = "all"
+
+
+class SearchConfig(DeviceSettings):
+    """A search by sentence in a gallery, or with a run in the images of ``data``."""
+
+    source: Path
+    text: str
+    data: str | None = None
+    split: str = "test"
+    k: int = Field(10, ge=1)
+    out: Path | None = None  # picture of the answer
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
