@@ -21,7 +21,7 @@ from pfcvr.pipeline.joined import PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
 from pfcvr.progress import Progress
-from pfcvr.records import PatchGrid, Rejected
+from pfcvr.records import SPLITS, PatchGrid, Rejected
 from pfcvr.stage import RunOptions
 from pfcvr.store import STAGES, Manifest, Workspace
 
@@ -47,9 +47,8 @@ class ExportSummary:
 
     def text(self) -> str:
         """One line for people."""
-        splits = ", ".join(
-            f"{name} {n['images']:,} images / {n['vehicles']:,} vehicles" for name, n in self.splits.items()
-        )
+        counted = [(name, self.splits[name]) for name in SPLITS if name in self.splits]
+        splits = ", ".join(f"{name} {n['images']:,} images / {n['vehicles']:,} IDs" for name, n in counted)
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(self.reasons.items()))
         left_out = f"; {self.rejected:,} left out ({reasons}), see {self.out / LEFT_OUT}" if self.rejected else ""
         done = " (already done)" if self.already_done else ""

@@ -52,6 +52,8 @@ class PixelFiles:
 
     def read(self, image: ImageRecord) -> bytes:
         """The bytes that were imported; raises PixelsUnavailable when the file is gone or holds others now."""
+        if image.source not in self._roots:
+            raise PixelsUnavailable("missing_file", f"source '{image.source}' is not recorded")
         try:
             content = self.path(image).read_bytes()
         except OSError as error:

@@ -51,8 +51,9 @@ def _grid(facts: ExportFacts) -> str:
     lines = ["## Patch grid", ""]
     if facts.has_parts:
         lines += [
-            f"{grid.rows} rows x {grid.cols} columns, rule `{grid.rule}`: the image is stretched to the grid, a cell is",
-            f"1 where the part covers at least {grid.coverage:g} of it, and a part too small for any cell keeps its best.",
+            f"{grid.rows} rows x {grid.cols} columns, rule `{grid.rule}`: the image is stretched to the grid;",
+            f"a cell is 1 where the part covers at least {grid.coverage:g} of it, and a part too small for any",
+            "cell keeps its best one.",
         ]
     else:
         lines += ["No parts were annotated: `parts` is empty and `part_grid` is all 0."]
@@ -63,10 +64,10 @@ def _sources(facts: ExportFacts) -> str:
     lines = ["## Sources and terms", ""]
     for source in facts.sources:
         name = json.dumps(source.name, ensure_ascii=False)
-        allowed = "may" if source.redistribute_images else "must not"
+        pixels = "They allow" if source.redistribute_images else "No terms are known that allow"
         lines += [
             f"- {name} ({source.format}), licence: {source.licence or 'not stated'}.",
             f"  {' '.join(source.terms.split()) or 'No terms were recorded.'}",
-            f"  By these terms its images {allowed} be published with this data set.",
+            f"  {pixels} publishing its images with this data set.",
         ]
     return "\n".join([*lines, ""])

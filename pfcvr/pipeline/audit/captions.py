@@ -1,0 +1,103 @@
+"""Audits of captions: empty, degenerate, templated, shared by different vehicles, too long for CLIP."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
+from pfcvr.pipeline.audit import EXAMPLES_KEPT, Finding, Tally
+from pfcvr.pipeline.audit.table import WORD, AuditTable
+from pfcvr.pipeline.joined import JoinedImage
+
+TEMPLATE_CAPTIONERS = frozenset({"template"})
+FEWEST_WORDS = 3
+COMMONEST_WORD_SHARE = 0.5
+TEXTS_PER_COUNT = 512
+
+
+class CaptionAudit:
+    """Looks at one image after the other; ``findings`` sums up."""
+
+    def __init__(self) -> None:
+        self._captions = 0
+        self._missing, self._empty, self._degenerate = Tally(), Tally(), Tally()
+        self._templated, self._truncated, self._no_origin = Tally(), Tally(), Tally()
+        self._bpe = clip_bpe()
+        self._uncounted: list[tuple[str, str]] = []
+
+    def look_at(self, joined: JoinedImage) -> None:
+        """Take one image into account."""
+        image_id, caption = joined.image.image_id, joined.caption
+        if caption is None:
+            self._missing.add(image_id)
+            return
+        if caption.origin.captioner in TEMPLATE_CAPTIONERS:
+            self._templated.add(image_id)
+        elif caption.origin.model is not None and caption.origin.prompt_sha256 is None:
+            self._no_origin.add(image_id)
+        for text in caption.texts:
+            self._captions += 1
+            if not text.strip():
+                self._empty.add(image_id)
+            elif is_degenerate(text):
+                self._degenerate.add(image_id)
+            self._uncounted.append((image_id, text))
+        if len(self._uncounted) >= TEXTS_PER_COUNT:
+            self._count_tokens()
+
+    def findings(self, table: AuditTable) -> Iterator[Finding]:
+        """Everything found, once all images were looked at."""
+        self._count_tokens()
+        yield from self._empty.finding("empty_captions", "failure", "captions are empty; caption them again")
+        yield from self._no_origin.finding(
+            "missing_provenance", "failure", "captions name a model but not its prompt; caption them again"
+        )
+        yield from self._missing.finding(
+            "missing_captions", "warning", "images have no caption and will be left out of the export"
+        )
+        yield from self._degenerate.finding(
+            "degenerate_captions", "warning", "captions are shorter than three words or repeat one word"
+        )
+        yield from self._templated.finding(
+            "templated_captions", "warning", "images are captioned by a template: a start, not a data set"
+        )
+        yield from _shared_captions(table)
+        if self._bpe is None:
+            sentence = "captions were not counted in tokens; for CLIP's vocabulary run: pip install 'pfcvr[model]'"
+            yield Finding("tokens_not_counted", "note", self._captions, sentence)
+        yield from self._truncated.finding(
+            "truncated_captions", "warning", f"captions exceed CLIP's {CLIP_LENGTH} tokens and will be cut"
+        )
+
+    def _count_tokens(self) -> None:
+        if self._bpe is not None:
+            counts = token_counts(self._bpe, [text for _, text in self._uncounted])
+            for (image_id, _), tokens in zip(self._uncounted, counts, strict=True):
+                if tokens > CLIP_LENGTH:
+                    self._truncated.add(image_id)
+        self._uncounted = []
+
+
+def is_degenerate(text: str) -> bool:
+    """Whether ``text`` is too short to describe a vehicle, or mostly one word (``!!!!``, loops)."""
+    words = WORD.findall(text.lower())
+    if len(words) < FEWEST_WORDS:
+        return True
+    return Counter(words).most_common(1)[0][1] > COMMONEST_WORD_SHARE * len(words)
+
+
+def _shared_captions(table: AuditTable) -> Iterator[Finding]:
+    """Texts that different vehicles share word for word: no retrieval can tell these apart."""
+    query = (
+        "SELECT min(image_id), max(image_id), count(*) FROM caption "
+        "GROUP BY words HAVING count(DISTINCT vehicle) > 1 ORDER BY 3 DESC, 1"
+    )
+    captions = texts = 0
+    examples: list[str] = []
+    for one, other, uses in table.select(query):
+        texts += 1
+        captions += uses
+        if len(examples) < EXAMPLES_KEPT:
+            examples.append(f"{one} = {other}")
+    if texts:
+        sentence = f"captions of different vehicles say the same in the same words ({texts:,} texts)"
+        yield Finding("identical_captions", "warning", captions, sentence, tuple(examples))
