@@ -9,9 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,9 +21,10 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 MIN_SIDE = 8
 MAX_PIXELS = 50_000_000
 # Pillow can open far more; some of those formats start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 DAMAGED = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
+HEADER_DAMAGED = "the file ends or is damaged inside its header"
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -96,7 +96,7 @@ def path_inside(root: Path, relative: str) -> Path:
 
 
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
+def _opened(source: Path | bytes) -> Iterator[BufferedReader | BytesIO]:
     if isinstance(source, bytes):
         yield BytesIO(source)
         return
@@ -115,7 +115,7 @@ def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _decoded(file: IO[bytes]) -> Image.Image:
+def _decoded(file: BufferedReader | BytesIO) -> Image.Image:
     """The image with all its pixels in memory, as stored."""
     head = file.read(max(map(len, SIGNATURES)))
     file.seek(0)
@@ -125,10 +125,10 @@ def _decoded(file: IO[bytes]) -> Image.Image:
         raise UnreadableImage("too_large", str(error)) from None
     except UnidentifiedImageError:
         if head.startswith(SIGNATURES):
-            raise UnreadableImage("truncated", "the file ends or is damaged inside its header") from None
+            raise UnreadableImage("truncated", HEADER_DAMAGED) from None
         raise UnreadableImage("not_an_image", "the content is not a picture, whatever its name says") from None
-    except DAMAGED as error:
-        raise UnreadableImage("truncated", f"the header is damaged: {error}") from None
+    except DAMAGED:
+        raise UnreadableImage("truncated", HEADER_DAMAGED) from None
     _check_size(image.size)
     try:
         image.load()
