@@ -321,6 +321,7 @@ class SearchConfig(DeviceSettings):
     data: str | None = None
     split: str = "test"
     k: int = Field(10, ge=1)
+    image_id: str | None = None  # the image that the text describes, where that is known
     out: Path | None = None  # picture of the answer
 
 

@@ -6,6 +6,7 @@ The file is replaced by rename, so there is always a whole one. It is read with 
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,15 +48,36 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """
     if not path.is_file():
         return TrainState()
+    content = _read(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         state = TrainState(**content["state"])
-    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train again in a new folder") from None
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint is of another model ({_first_line(error)}); train again in a new folder"
+        ) from None
     torch.set_rng_state(content["random"])
     if content["cuda_random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_random"])
     return state
+
+
+def read_state(path: Path) -> TrainState:
+    """How far the run is that wrote ``path``; step 0 where there is no checkpoint yet."""
+    return TrainState(**_read(path)["state"]) if path.is_file() else TrainState()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: damaged checkpoint ({_first_line(error)}); train again in a new folder"
+        ) from None
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

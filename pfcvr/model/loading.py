@@ -183,11 +183,6 @@ def collate(items: Sequence[TrainItem]) -> Batch:
     )
 
 
-def default_workers(cores: int) -> int:
-    """Half of the cores, since the other half computes; at most 8."""
-    return min(8, cores // 2)
-
-
 def _settle_worker(trainer: int, number: int) -> None:
     """One thread a worker, and no worker that outlives ``trainer``: a kill -9 of the run must leave nothing behind."""
     cv2.setNumThreads(0)

@@ -58,11 +58,11 @@ def feature_metrics(
 
 def cosine_blocks(queries: Scores, gallery: Scores) -> Iterator[Scores]:
     """Cosines of successive queries with the whole gallery, [b, G] at a time; a block is overwritten by the next."""
-    normalised = _normalised(gallery).T
+    normalised = unit_features(gallery).T
     rows = max(1, BLOCK_SCORES // max(1, len(gallery)))
     buffer = np.empty((min(rows, len(queries)), len(gallery)), dtype=np.float32)
     for start in range(0, len(queries), rows):
-        block = _normalised(queries[start : start + rows])
+        block = unit_features(queries[start : start + rows])
         yield np.matmul(block, normalised, out=buffer[: len(block)])
 
 
@@ -162,7 +162,8 @@ def _rows_by_label(labels: Labels) -> dict[int, Labels]:
     return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
 
 
-def _normalised(features: Scores) -> Scores:
+def unit_features(features: Scores) -> Scores:
+    """``features`` [G, D] scaled to unit length; a row of zeros stays."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit: Scores = (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32, copy=False)
     return unit
@@ -172,3 +173,9 @@ def label_numbers(names: Sequence[str], known: dict[str, int] | None = None) -> 
     """``names`` as numbers; equal names get equal numbers. ``known`` is extended, so that two lists share numbers."""
     numbers = {} if known is None else known
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def tied_top(scores: Scores, relevant: NDArray[np.bool_], tie: float = COSINE_TIE) -> bool:
+    """Whether the best of ``scores`` is relevant; an irrelevant item within ``tie`` of it counts as better."""
+    best = float(scores[relevant].max(initial=-np.inf))
+    return bool(best - tie > scores[~relevant].max(initial=-np.inf))

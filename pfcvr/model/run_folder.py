@@ -104,6 +104,11 @@ class RunFolder:
             raise CheckpointError(f"{self.root}: no training run here; make one with: pfcvr train --out {self.root}")
         return manifest
 
+    def read_identity(self) -> dict[str, Any]:
+        """Method, variant, protocol and seed of the run, finished or not."""
+        identity = _read(self.manifest if self.manifest.is_file() else self.draft)["identity"]
+        return {name: identity[name] for name in ("method", "variant", "protocol", "seed")}
+
     def read_recipe(self) -> Recipe:
         """The resolved recipe of the run."""
         return load_recipe(str(self.recipe))

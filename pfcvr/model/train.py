@@ -5,7 +5,6 @@ undisturbed run. The best weights are those with the highest Rank-1 on the selec
 equals, then the earlier step); ``protocol`` says which images those are.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,12 +16,13 @@ import torch
 from accelerate import Accelerator
 
 from pfcvr.config import OptimizerConfig, Recipe, TrainConfig
-from pfcvr.errors import BackendError, DataError, StageStopped, UsageError
+from pfcvr.errors import DataError, StageStopped, UsageError
 from pfcvr.files import disk_full_stops, sync_folder
 from pfcvr.model.checkpoint import load_checkpoint, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
+from pfcvr.model.device import check_device, cores, worker_count
 from pfcvr.model.encode import encode_split
-from pfcvr.model.loading import EpochBatches, TrainPairs, default_workers, train_loader
+from pfcvr.model.loading import EpochBatches, TrainPairs, train_loader
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
 from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
@@ -92,10 +92,9 @@ class _Training:
     def __init__(
         self, config: TrainConfig, recipe: Recipe, data: VehicleData, splits: TrainSplits, folder: RunFolder
     ) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(config.threads or cores)
+        torch.set_num_threads(config.threads or cores())
         self.config, self.recipe, self.data, self.splits, self.folder = config, recipe, data, splits, folder
-        self.workers = default_workers(cores) if config.workers is None else config.workers
+        self.workers = worker_count(config)
         self.accelerator = _accelerator(config.device, recipe.precision)
 
         torch.manual_seed(config.seed)
@@ -223,8 +222,7 @@ class _Training:
 
 
 def _accelerator(device: str, precision: str) -> Accelerator:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendError("no CUDA device here; train with --device cpu or on a machine with a GPU")
+    check_device(device)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
     if accelerator.num_processes > 1:
         raise UsageError("several training processes at once are not supported; start one without a launcher")

@@ -1,0 +1,160 @@
+"""``pfcvr eval``: a run measured by the field's protocol (methods 8.1), with the controls that show what it is worth.
+
+Every caption is a query, every image of the split stands in the gallery once, a hit is the same vehicle, the described
+image itself included. Beside that: the same without the described image, Rank-1 among near-twins where their families
+are known, and captions handed to other vehicles, which must fall to chance.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfcvr.config import EvalConfig
+from pfcvr.errors import DataError, SourceError
+from pfcvr.files import write_json
+from pfcvr.model.data import Rows, open_data
+from pfcvr.model.device import torch_device, worker_count
+from pfcvr.model.encode import Encoded, encode_split
+from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, tied_top
+from pfcvr.model.panel import PanelRow, hits_of, render_panel
+from pfcvr.model.retrievers import load_retriever
+from pfcvr.model.run_folder import RunFolder
+
+FIGURE_QUERIES, FIGURE_HITS = 6, 8
+NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
+
+
+def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
+    """Measure a finished run on ``config.split``; also written to ``RUN/eval-<split>.json``.
+
+    Returns:
+        ``run, method, variant, protocol, seed, split, data, queries, gallery, duplicates, best_step``; ``metrics``,
+        ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in percent; ``chance`` with rank1
+        and mAP; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given.
+
+    Raises:
+        CheckpointError: the run is not finished or cannot be read.
+        DataError: the data set has no such split, or nothing in it to search for.
+        SourceError: the truth file cannot be read or does not know a vehicle.
+    """
+    folder = RunFolder(config.run)
+    manifest = folder.finished()
+    data = open_data(config.data)
+    rows = data.split(config.split)
+    if not any(rows.captions):
+        raise DataError(f"{config.data}: no image of split '{config.split}' has a caption to search with")
+    families = None if config.truth is None else _families(config.truth, rows)
+    retriever = load_retriever(manifest["method"], folder.model, torch_device(config))
+    encoded = encode_split(retriever, rows, worker_count(config), quiet)
+    measured = encoded.metrics()
+    result: dict[str, Any] = {
+        "run": str(config.run),
+        **{name: manifest[name] for name in ("method", "variant", "protocol", "seed", "best_step", "selection")},
+        "split": config.split,
+        "data": config.data,
+        "data_fingerprint": data.fingerprint,
+        "metrics": _named(measured),
+        "chance": {"rank1": measured.chance_rank1, "mAP": measured.chance_mAP},
+        "queries": measured.queries,
+        "gallery": len(rows),
+        "identities": len(set(rows.vehicle_ids)),
+        "duplicates": rows.duplicates(),
+        "without_own_image": _without_own_image(encoded),
+        "permuted": permuted_metrics(encoded, int(manifest["seed"])),
+    }
+    if families is not None:
+        result["family"] = family_metrics(encoded, families)
+    write_json(folder.root / f"eval-{config.split}.json", result)
+    if config.figures is not None:
+        _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))
+    return result
+
+
+def permuted_metrics(encoded: Encoded, seed: int) -> dict[str, float] | None:
+    """The control: every vehicle's captions are judged as if written about another vehicle, drawn by ``seed``.
+
+    A model that answers from the sentence must fall to about chance. None where there is only one vehicle.
+    """
+    labels = np.unique(encoded.gallery_labels)
+    if len(labels) < 2:
+        return None
+    order = np.random.default_rng(seed).permutation(labels)
+    # One cycle through all vehicles: nobody keeps the own captions.
+    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    claimed = np.array([other[label] for label in encoded.query_labels.tolist()], dtype=np.int64)
+    return _named(feature_metrics(encoded.queries, encoded.gallery, claimed, encoded.gallery_labels))
+
+
+def family_metrics(encoded: Encoded, families: Labels) -> dict[str, float]:
+    """Rank-1 in percent when only the images of the vehicle's family are searched, the described image left out.
+
+    ``families`` [G] is the family of each gallery image. Queries with no other image of their vehicle, or whose family
+    has one vehicle here, are skipped and counted. Ties count against the query.
+    """
+    hits: list[bool] = []
+    chances: list[float] = []
+    for query, scores in enumerate(row for block in cosine_blocks(encoded.queries, encoded.gallery) for row in block):
+        own, label = encoded.own_image[query], encoded.query_labels[query]
+        members = np.flatnonzero(families == families[own])
+        members = members[members != own]
+        relevant = encoded.gallery_labels[members] == label
+        if not relevant.any() or relevant.all():
+            continue
+        hits.append(tied_top(scores[members], relevant))
+        chances.append(float(relevant.mean()))
+    skipped = len(encoded.queries) - len(hits)
+    rank1, chance = (100 * float(np.mean(values)) if values else 0.0 for values in (hits, chances))
+    return {"rank1": rank1, "chance_rank1": chance, "queries": len(hits), "skipped": skipped}
+
+
+def _without_own_image(encoded: Encoded) -> dict[str, float] | None:
+    """Metrics with the described image out of the gallery; None where no vehicle has a second image."""
+    counts = np.bincount(encoded.gallery_labels)
+    if not (counts[encoded.query_labels] > 1).any():
+        return None
+    measured = feature_metrics(
+        encoded.queries, encoded.gallery, encoded.query_labels, encoded.gallery_labels, encoded.own_image
+    )
+    return _named(measured) | {"queries": measured.queries, "skipped": measured.skipped}
+
+
+def _named(measured: RetrievalMetrics) -> dict[str, float]:
+    values = asdict(measured)
+    return {name: values[name] for name in NAMES}
+
+
+def _families(path: Path, rows: Rows) -> Labels:
+    """Family number of each image of ``rows``, from lines of JSON with ``vehicle_id`` and ``family_id``."""
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        family_of = {str(record["vehicle_id"]): str(record["family_id"]) for record in records}
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such truth file; check the path") from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{path}: not a truth file ({error}); expected JSON lines with vehicle_id and family_id, as synth writes"
+        ) from None
+    unknown = next((vehicle_id for vehicle_id in rows.vehicle_ids if vehicle_id not in family_of), None)
+    if unknown is not None:
+        raise SourceError(f"{path}: knows no family of vehicle '{unknown}'; give the truth file of this data set")
+    numbers = {family: number for number, family in enumerate(sorted(set(family_of.values())))}
+    return np.array([numbers[family_of[vehicle_id]] for vehicle_id in rows.vehicle_ids], dtype=np.int64)
+
+
+def _draw_queries(folder: Path, rows: Rows, encoded: Encoded, seed: int) -> None:
+    """One panel of some queries drawn by ``seed``, at most one a vehicle: what the paper's Figure 6 shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [caption for captions in rows.captions for caption in captions]
+    drawn: dict[int, int] = {}
+    for query in np.random.default_rng(seed).permutation(len(texts)).tolist():
+        drawn.setdefault(int(encoded.query_labels[query]), query)
+    panel = []
+    for query in list(drawn.values())[:FIGURE_QUERIES]:
+        (scores,) = next(cosine_blocks(encoded.queries[query : query + 1], encoded.gallery))
+        own = int(encoded.own_image[query])
+        hits = hits_of(scores, rows, FIGURE_HITS, rows.vehicle_ids[own])
+        panel.append(PanelRow(texts[query], hits, rows.image_bytes(own)))
+    render_panel(panel, folder / "retrieval.png")

@@ -1,0 +1,60 @@
+"""``pfcvr info``: what a run is and what it reached, finished or not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pfcvr.errors import CheckpointError
+from pfcvr.model.checkpoint import read_state
+from pfcvr.model.run_folder import RunFolder
+
+
+def info(run: Path) -> dict[str, Any]:
+    """Facts of a run: its settings and, once finished, its results and evaluations; before that, how far it is.
+
+    Raises:
+        CheckpointError: there is no run, or its files are damaged.
+    """
+    folder = RunFolder(run)
+    if not folder.is_run:
+        raise CheckpointError(f"{run}: no training run here; make one with: pfcvr train --data D --out {run}")
+    recipe = folder.read_recipe()
+    facts: dict[str, Any] = {"run": str(run), "recipe": recipe.model_dump(mode="json")}
+    manifest = folder.read_manifest()
+    if manifest is None:
+        state = read_state(folder.checkpoint)
+        facts |= {"finished": False, **folder.read_identity(), "step": state.step, "best": state.best}
+    else:
+        facts |= {"finished": True, **{name: value for name, value in manifest.items() if name != "identity"}}
+    facts["evaluations"] = {path.stem.removeprefix("eval-"): _metrics(path) for path in sorted(run.glob("eval-*.json"))}
+    return facts
+
+
+def info_text(facts: dict[str, Any]) -> str:
+    """``facts`` for people."""
+    head = f"{facts['run']}: {facts['method']}, variant {facts['variant']}, protocol {facts['protocol']}, "
+    lines = [head + f"seed {facts['seed']}"]
+    if facts["finished"]:
+        train = facts["train"]
+        lines += [
+            f"trained on {train['images']:,} images of {train['identities']:,} identities ({train['pairs']:,} captions) "
+            f"for {facts['steps']:,} steps, {facts['parameters']:,} parameters",
+            f"best weights after step {facts['best_step']:,}: " + _measured(facts["selection"], facts["metrics"]),
+        ]
+        lines += [f"note: {note}" for note in facts["notes"]]
+    else:
+        lines.append(f"not finished: {facts['step']:,} steps so far; run the same pfcvr train again to continue")
+    lines += [_measured(split, found["metrics"]) for split, found in facts["evaluations"].items()]
+    return "\n".join(lines)
+
+
+def _measured(split: str, metrics: dict[str, float]) -> str:
+    return f"{split} Rank-1 {metrics['rank1']:.1f}, Rank-5 {metrics['rank5']:.1f}, mAP {metrics['mAP']:.1f}"
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        return {name: content[name] for name in ("metrics", "chance", "queries", "gallery")}
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
