@@ -17,11 +17,13 @@ from pfcvr.model.data import Rows
 from pfcvr.model.metrics import Scores, top_rows
 
 TILE, FRAME, GAP, MARGIN = 150, 6, 10, 16
-SENTENCE_WIDTH, LINE, FONT_SIZE = 270, 17, 13
+HITS_PER_LINE = 5
+SENTENCE_WIDTH, SENTENCE_LETTERS, DESCRIBED = 340, 48, 84
+LINE, FONT_SIZE = 17, 13
 LABEL_LINES = 2
 RIGHT, WRONG, UNKNOWN = (20, 150, 70), (205, 45, 45), (150, 150, 150)
 PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
-ROW_HEIGHT = TILE + 2 * FRAME + LABEL_LINES * LINE + 6
+LINE_HEIGHT = TILE + 2 * FRAME + LABEL_LINES * LINE + 6
 WORDS = {True: "same vehicle", False: "other vehicle", None: ""}
 
 
@@ -58,42 +60,51 @@ def hits_of(scores: Scores, rows: Rows, k: int, vehicle_id: str | None) -> list[
 
 
 def render_panel(rows: Sequence[PanelRow], path: Path) -> None:
-    """Draw ``rows`` one below the other and write them to ``path`` as PNG."""
-    columns = max(len(row.hits) for row in rows)
-    width = 2 * MARGIN + SENTENCE_WIDTH + columns * (TILE + 2 * FRAME + GAP)
-    sheet = Image.new("RGB", (width, 2 * MARGIN + len(rows) * (ROW_HEIGHT + GAP) - GAP), PAPER)
-    for number, row in enumerate(rows):
-        _draw_row(sheet, row, MARGIN + number * (ROW_HEIGHT + GAP))
+    """Draw ``rows`` one below the other, five images a line, and write them to ``path`` as PNG."""
+    width = 2 * MARGIN + SENTENCE_WIDTH + HITS_PER_LINE * (TILE + 2 * FRAME + GAP)
+    tops = row_tops(rows)
+    sheet = Image.new("RGB", (width, tops[-1] - GAP + MARGIN), PAPER)
+    for row, top in zip(rows, tops, strict=False):
+        _draw_row(sheet, row, top)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         sheet.save(file, "PNG")
 
 
-def frame_corner(row: int, column: int) -> tuple[int, int]:
-    """Top left pixel (x, y) of the frame around hit ``column`` of row ``row``."""
-    x = MARGIN + SENTENCE_WIDTH + GAP + column * (TILE + 2 * FRAME + GAP)
-    return x, MARGIN + row * (ROW_HEIGHT + GAP)
+def row_tops(rows: Sequence[PanelRow]) -> list[int]:
+    """The y where each row begins, and where the one after the last would."""
+    tops = [MARGIN]
+    for row in rows:
+        lines = max(1, -(-len(row.hits) // HITS_PER_LINE))
+        tops.append(tops[-1] + lines * LINE_HEIGHT + GAP)
+    return tops
+
+
+def frame_corner(top: int, hit: int) -> tuple[int, int]:
+    """Top left pixel (x, y) of the frame around number ``hit`` of a row that begins at ``top``."""
+    line, column = divmod(hit, HITS_PER_LINE)
+    return MARGIN + SENTENCE_WIDTH + GAP + column * (TILE + 2 * FRAME + GAP), top + line * LINE_HEIGHT
 
 
 def _draw_row(sheet: Image.Image, row: PanelRow, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
-    side = TILE - 60 if row.described is not None else 0
-    lines = textwrap.wrap(row.sentence, width=SENTENCE_WIDTH // 7) or [""]
-    room = (ROW_HEIGHT - side) // LINE
+    side = 0 if row.described is None else DESCRIBED
+    lines = textwrap.wrap(row.sentence, width=SENTENCE_LETTERS) or [""]
+    room = (LINE_HEIGHT - side) // LINE
     if len(lines) > room:
-        lines = [*lines[: room - 1], lines[room - 1][: SENTENCE_WIDTH // 7 - 1] + "…"]
+        lines = [*lines[: room - 1], lines[room - 1][: SENTENCE_LETTERS - 1] + "…"]
     draw.multiline_text((MARGIN, top), "\n".join(lines), fill=INK, font=font, spacing=LINE - FONT_SIZE)
     if row.described is not None:
-        sheet.paste(_tile(row.described, side), (MARGIN, top + ROW_HEIGHT - side))
-        draw.text((MARGIN + side + GAP, top + ROW_HEIGHT - LINE), "the described image", fill=FAINT, font=font)
-    for column, hit in enumerate(row.hits):
-        x, y = frame_corner(0, column)[0], top
+        sheet.paste(_tile(row.described, side), (MARGIN, top + LINE_HEIGHT - side - FRAME))
+        draw.text((MARGIN + side + GAP, top + LINE_HEIGHT - LINE - FRAME), "the described image", fill=FAINT, font=font)
+    outer = TILE + 2 * FRAME
+    for number, hit in enumerate(row.hits):
+        x, y = frame_corner(top, number)
         colour = UNKNOWN if hit.right is None else RIGHT if hit.right else WRONG
-        outer = TILE + 2 * FRAME
         draw.rectangle((x, y, x + outer - 1, y + outer - 1), fill=colour)
         sheet.paste(_tile(hit.image, TILE), (x + FRAME, y + FRAME))
-        draw.text((x, y + outer + 3), f"{column + 1}.  {hit.image_id}"[:24], fill=INK, font=font)
+        draw.text((x, y + outer + 3), f"{number + 1}.  {hit.image_id}"[:24], fill=INK, font=font)
         draw.text((x, y + outer + 3 + LINE), f"{hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font)
 
 
