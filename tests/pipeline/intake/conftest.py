@@ -44,8 +44,8 @@ class Intake:
     def info(self, *lines: str) -> Path:
         return self.write("train_test_split/vehicle_info.txt", "".join(f"{line}\n" for line in lines))
 
-    def run_import(self, **settings: Any) -> StageSummary:
-        return import_.run(self.workspace, ImportConfig(source=self.root, **settings), QUIET)
+    def run_import(self, options: RunOptions = QUIET, **settings: Any) -> StageSummary:
+        return import_.run(self.workspace, ImportConfig(**{"source": self.root} | settings), options)
 
     def run_select(self, options: RunOptions = QUIET, **settings: Any) -> StageSummary:
         return select.run(self.workspace, SelectConfig(**settings), options)

@@ -1,0 +1,151 @@
+"""Captions files as text Re-ID sets ship them, as a source of images."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from pfcvr.errors import SourceError
+
+CUHK = [
+    {"split": "train", "captions": ["a red car", "red"], "file_path": "CUHK01/0363004.png", "id": 1},
+    {"split": "Train ", "captions": ["a blue car"], "file_path": "CUHK01/0363008.png", "id": 1},
+    {"split": "test", "captions": ["a van"], "file_path": "Market/b 2.jpg", "processed_tokens": [["a"]], "id": "0042"},
+]
+CAPTIONS = {
+    "1/0363004": ("a red car", "red"),
+    "1/0363008": ("a blue car",),
+    "0042/b 2": ("a van",),
+}
+
+
+@pytest.fixture
+def pictures(intake):
+    for number, row in enumerate(CUHK):
+        intake.picture(f"imgs/{row['file_path']}", color=f"rgb({number}, 0, 0)")
+    return intake
+
+
+def as_csv(*rows: list[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+FORMS = {
+    "reid_raw.json": lambda rows: json.dumps(rows, indent=1),
+    "one_line.json": lambda rows: json.dumps(rows),
+    "rows.jsonl": lambda rows: "\n".join(json.dumps(row) for row in rows),
+    "lines.json": lambda rows: "\n".join(json.dumps(row) for row in rows),
+    "rows.csv": lambda rows: as_csv(
+        ["id", "img_path", "split", "captions"],
+        *([row["id"], row["file_path"], row["split"], json.dumps(row["captions"])] for row in rows),
+    ),
+    "rows.tsv": lambda rows: (
+        "filename\tid\tsplit\tcaption\r\n"
+        + "".join(
+            f"{row['file_path']}\t{row['id']}\t{row['split']}\t{text}\r\n" for row in rows for text in row["captions"]
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_images_and_its_captions_can_be_imported(pictures, name: str) -> None:
+    file = pictures.write(name, FORMS[name](CUHK))
+    summary = pictures.run_import()
+    assert (summary.kept, summary.rejected) == (3, 0)
+    images = pictures.images()
+    assert {image_id: (image.vehicle_id, image.path) for image_id, image in images.items()} == {
+        "1/0363004": ("1", "imgs/CUHK01/0363004.png"),
+        "1/0363008": ("1", "imgs/CUHK01/0363008.png"),
+        "0042/b 2": ("0042", "imgs/Market/b 2.jpg"),
+    }
+    assert summary.notes["recognised"] == f"reid-json: {name} names images, identities and captions"
+    assert summary.notes["splits"] == {"test": 1, "train": 2}
+    assert summary.notes["sources"][0]["licence"] is None
+    captioned = pictures.run_caption(captioner="import", captions=file)
+    assert (captioned.kept, captioned.rejected) == (3, 0)
+    assert pictures.captions() == CAPTIONS
+
+
+def test_the_file_itself_can_be_the_source(pictures) -> None:
+    pictures.write("one.json", json.dumps(CUHK[:2]))
+    file = pictures.write("two.json", json.dumps(CUHK[2:]))
+    with pytest.raises(SourceError, match=r"found 2 such files \(one.json, two.json\); give the file itself"):
+        pictures.run_import(format="reid-json")
+    assert pictures.run_import(source=file).kept == 1
+    assert list(pictures.images()) == ["0042/b 2"]
+
+
+def test_bad_rows_are_named_and_the_good_ones_arrive(pictures, json_lines) -> None:
+    lines = json_lines(
+        *CUHK,
+        {"file_path": 7, "id": 1, "captions": ["x"]},
+        {"file_path": "CUHK01/0363004.png", "captions": ["no identity"]},
+        {"file_path": "CUHK01/0363004.png", "id": 2, "captions": ["another identity"]},
+        {"file_path": "other/0363004.png", "id": 1, "captions": ["same id"]},
+        {"file_path": "absent.jpg", "id": 3, "captions": ["gone"]},
+        {"file_path": "../work/secret.jpg", "id": 4, "captions": ["outside"]},
+        {"file_path": "/etc/passwd", "id": 5, "captions": ["outside"]},
+        {"file_path": "CUHK01/0363004.png", "id": True, "captions": ["not an id"]},
+    )
+    pictures.write("rows.jsonl", lines + "[1, 2]\nnot json\n")
+    pictures.picture("../work/secret.jpg")
+    summary = pictures.run_import()
+    assert summary.kept == 3
+    assert pictures.reasons() == {
+        "rows.jsonl:4": "malformed_line",
+        "rows.jsonl:5": "no_identity",
+        "rows.jsonl:6": "conflicting_line",
+        "other/0363004.png": "duplicate_image_id",
+        "3/absent": "missing_file",
+        "4/secret": "outside_root",
+        "5/passwd": "outside_root",
+        "rows.jsonl:11": "no_identity",
+        "rows.jsonl:12": "malformed_line",
+        "rows.jsonl:13": "malformed_line",
+    }
+    assert "expected an object with an image and its captions, found list" in pictures.rejected()["rows.jsonl:12"][1]
+
+
+def test_a_json_list_that_is_cut_off_costs_only_what_is_missing(pictures) -> None:
+    whole = json.dumps(CUHK)
+    pictures.write("cut.json", whole[: whole.rindex("Market")])
+    summary = pictures.run_import()
+    assert summary.kept == 2
+    assert pictures.rejected() == {
+        "cut.json:item 3": (
+            "malformed_line",
+            "the JSON is cut off or malformed here; nothing after this place can be read",
+        )
+    }
+
+
+def test_a_json_list_longer_than_a_block_is_read_to_its_end(intake) -> None:
+    intake.picture("a.jpg")
+    filler = [{"file_path": "a.jpg", "id": "é", "captions": ["ä" * 997]} for _ in range(3000)]
+    rows = [*filler, {"file_path": "b.jpg", "id": 2, "captions": ["x" * 3_000_000]}]
+    intake.picture("b.jpg")
+    intake.write("long.json", json.dumps(rows, ensure_ascii=False))
+    assert intake.run_import().kept == 2
+    summary = intake.run_caption(captioner="import", captions=intake.root / "long.json")
+    assert (summary.kept, summary.rejected) == (2, 0)
+    assert len(intake.captions()["é/a"]) == 3000
+    assert len(intake.captions()["2/b"][0]) == 3_000_000
+
+
+def test_a_folder_without_a_captions_file_says_what_was_expected(intake) -> None:
+    intake.write("other.json", '{"a": 1}')
+    with pytest.raises(
+        SourceError, match=r"with file_path \(img_path, filename\), id and captions .*found no such file"
+    ):
+        intake.run_import(format="reid-json")
+
+
+def test_veri_wild_lists_win_over_a_captions_file_beside_them(intake, json_lines) -> None:
+    intake.pictures("00001/000001")
+    intake.info("00001/000001;1;t;;sedan;white")
+    intake.write("captions.jsonl", json_lines({"file_path": "images/00001/000001.jpg", "id": 1, "captions": ["x"]}))
+    assert intake.run_import().notes["recognised"].startswith("veri-wild: ")

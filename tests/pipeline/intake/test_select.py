@@ -1,0 +1,167 @@
+"""Which images take part: the rule, its draw, the list, and the reason for everything left out."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfcvr.errors import NothingKept, SealedError, SourceError, UsageError, WorkspaceError
+from pfcvr.pipeline.select import draw_vehicles
+from pfcvr.stage import RunOptions
+
+
+@pytest.fixture
+def six(intake):
+    """Vehicles with 1, 2, 3, 4, 5 and 3 images; the last one seen by one camera only."""
+    counts = {"00001": 1, "00002": 2, "00003": 3, "00004": 4, "00005": 5, "00006": 3}
+    lines, number = [], 0
+    for vehicle_id, count in counts.items():
+        for camera in range(count):
+            number += 1
+            intake.pictures(f"{vehicle_id}/{number:06d}")
+            lines.append(f"{vehicle_id}/{number:06d};{0 if vehicle_id == '00006' else camera};t;;sedan;white")
+    intake.info(*lines)
+    intake.run_import()
+    return intake
+
+
+def vehicles(intake) -> dict[str, int]:
+    return dict(Counter(image_id.partition("/")[0] for image_id in intake.selected()))
+
+
+def test_without_a_wish_everything_is_kept(six) -> None:
+    summary = six.run_select()
+    assert (summary.kept, summary.rejected) == (18, 0)
+    assert list(six.workspace.images()) == list(six.images().values())
+
+
+def test_vehicles_with_too_little_are_left_out_whole_and_say_why(six) -> None:
+    summary = six.run_select(min_images=3, min_cameras=2)
+    assert vehicles(six) == {"00003": 3, "00004": 4, "00005": 5}
+    assert summary.reasons == {"too_few_cameras": 3, "too_few_images": 3}
+    assert "too_few_cameras: 3, too_few_images: 3" in summary.text()
+    assert six.rejected("select")["00001/000001"] == ("too_few_images", "the vehicle has 1, 3 wanted")
+    assert six.rejected("select")["00006/000016"] == ("too_few_cameras", "the vehicle has 1, 2 wanted")
+    assert [image.image_id for image in six.workspace.images()] == six.selected()
+
+
+def test_identities_and_images_are_both_reached_when_the_sizes_allow_it(six) -> None:
+    summary = six.run_select(identities=3, images=9, seed=4)
+    assert len(vehicles(six)) == 3
+    assert summary.kept == 9
+    assert summary.reasons == {"not_drawn": 9}
+    assert summary.notes["wanted"] == {"identities": 3, "images": 9}
+    assert (summary.notes["identities"], summary.notes["images"]) == (3, 9)
+
+
+def test_a_number_of_images_alone_is_met_as_nearly_as_whole_vehicles_can(six) -> None:
+    assert abs(six.run_select(images=10, seed=1).kept - 10) <= 2
+
+
+def test_more_than_there_is_takes_all_and_says_how_many(six) -> None:
+    summary = six.run_select(identities=50)
+    assert (summary.notes["wanted"], summary.notes["identities"]) == ({"identities": 50}, 6)
+
+
+def test_the_seed_decides_and_the_same_seed_repeats(six) -> None:
+    def drawn(seed: int) -> list[str]:
+        six.run_select(RunOptions(overwrite=True, quiet=True), identities=2, seed=seed)
+        return six.selected()
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(seed)) for seed in range(6)}) > 1
+
+
+def test_a_list_may_name_images_vehicles_and_paths(six) -> None:
+    wanted = six.write(
+        "wanted.txt",
+        "\ufeff00003\r\n\r\n00004/000008\nimages/00005/000011.jpg\n00002_000002\n000016\n"
+        "11542/119083.jpg 0 23\nnobody\n00003\n",
+    )
+    summary = six.run_select(list=wanted)
+    assert six.selected() == [
+        "00002/000002",
+        "00003/000004",
+        "00003/000005",
+        "00003/000006",
+        "00004/000008",
+        "00005/000011",
+        "00006/000016",
+    ]
+    assert summary.reasons == {"not_listed": 11}
+    assert summary.notes["list_entries"] == 7
+    assert summary.notes["unmatched_list_entries"] == {
+        "count": 2,
+        "ambiguous": 0,
+        "examples": ["11542/119083.jpg", "nobody"],
+    }
+    assert six.rejected("select")["00001/000001"][1] == "wanted.txt names neither the image nor its vehicle"
+
+
+def test_a_list_of_three_columns_takes_the_first(six) -> None:
+    six.run_select(list=six.write("train_list_start0.txt", "00003/000004.jpg 0 23\n00003/000005.jpg 0 61\n"))
+    assert six.selected() == ["00003/000004", "00003/000005"]
+
+
+def test_mistakes_are_one_sentence(six, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="select takes either --list or --identities/--images; leave one of them out"):
+        six.run_select(list=tmp_path / "l.txt", identities=3)
+    with pytest.raises(SourceError, match="no such list; expected one image_id, vehicle_id or path a line"):
+        six.run_select(list=tmp_path / "l.txt")
+    with pytest.raises(NothingKept, match="18 x too_few_images"):
+        six.run_select(min_images=99)
+
+
+def test_selecting_before_importing_names_the_missing_command(intake) -> None:
+    with pytest.raises(WorkspaceError, match="stage 'import' is missing; run: pfcvr-data import"):
+        intake.run_select()
+
+
+def test_another_rule_needs_overwrite(six) -> None:
+    six.run_select(identities=2)
+    with pytest.raises(SealedError, match=r"identities \(2 before, 3 now\)"):
+        six.run_select(identities=3)
+
+
+def test_images_of_unknown_cameras_count_as_one_camera(intake) -> None:
+    intake.pictures("00001/000001", "00001/000002")
+    intake.run_import()
+    with pytest.raises(NothingKept, match="2 x too_few_cameras"):
+        intake.run_select(min_cameras=2)
+    assert intake.run_select(min_cameras=1).kept == 2
+
+
+SIZES = st.dictionaries(st.from_regex(r"[0-9]{5}", fullmatch=True), st.integers(1, 30), min_size=1, max_size=60)
+
+
+@given(SIZES, st.integers(1, 60), st.integers(1, 900), st.integers(0, 9))
+def test_the_draw_is_exact_in_identities_and_no_exchange_of_two_gets_nearer(
+    images: dict[str, int], identities: int, wanted: int, seed: int
+) -> None:
+    drawn = draw_vehicles(images, identities, wanted, seed)
+    assert drawn <= images.keys()
+    assert len(drawn) == min(identities, len(images))
+    distance = abs(sum(images[v] for v in drawn) - wanted)
+    rest = images.keys() - drawn
+    total = sum(images[v] for v in drawn)
+    assert all(abs(total - images[out] + images[new] - wanted) >= distance for out in drawn for new in rest)
+
+
+@given(SIZES, st.integers(1, 900), st.integers(0, 9))
+def test_images_alone_cut_the_drawn_order_at_the_nearest_place(images: dict[str, int], wanted: int, seed: int) -> None:
+    drawn = draw_vehicles(images, None, wanted, seed)
+    by_count = [draw_vehicles(images, count, None, seed) for count in range(1, len(images) + 1)]
+    assert drawn in by_count
+    distances = [abs(sum(images[v] for v in some) - wanted) for some in by_count]
+    assert abs(sum(images[v] for v in drawn) - wanted) == min(distances)
+
+
+@given(SIZES, st.integers(1, 30), st.integers(0, 9))
+def test_more_vehicles_in_the_source_never_change_the_order_of_the_others(
+    images: dict[str, int], identities: int, seed: int
+) -> None:
+    drawn = draw_vehicles(images, identities, None, seed)
+    fewer = {vehicle_id: size for vehicle_id, size in images.items() if vehicle_id in drawn}
+    assert draw_vehicles(fewer, identities, None, seed) == drawn
