@@ -37,7 +37,7 @@ def info_text(facts: dict[str, Any]) -> str:
     if facts["finished"]:
         train = facts["train"]
         lines += [
-            f"trained on {train['images']:,} images of {train['identities']:,} identities, {train['pairs']:,} captions, "
+            f"trained on {train['images']:,} images of {train['identities']:,} ids, {train['pairs']:,} captions, "
             f"for {facts['steps']:,} steps, {facts['parameters']:,} parameters",
             f"best weights after step {facts['best_step']:,}: " + _measured(facts["selection"], facts["metrics"]),
         ]
