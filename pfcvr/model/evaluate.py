@@ -24,6 +24,7 @@ from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
 
 FIGURE_QUERIES, FIGURE_HITS = 6, 5  # the paper's Figure 6 shows the best five
+TITLES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
@@ -71,6 +72,31 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     if config.figures is not None:
         _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))
     return result
+
+
+def text(result: dict[str, Any]) -> str:
+    """``result`` of ``evaluate`` as a table for people, chance and controls beside the metrics."""
+    head = (
+        f"{result['run']} on {result['split']}: {result['queries']:,} queries, {result['gallery']:,} images of "
+        f"{result['identities']:,} vehicles; method {result['method']}, variant {result['variant']}, "
+        f"protocol {result['protocol']}, seed {result['seed']}"
+    )
+    lines = [head, " " * 20 + "".join(f"{title:>9}" for title in TITLES)]
+    for title, values in (
+        ("model", result["metrics"]),
+        ("without own image", result["without_own_image"]),
+        ("captions permuted", result["permuted"]),
+        ("chance", result["chance"]),
+    ):
+        cells = [f"{values[name]:>9.1f}" if name in values else " " * 9 for name in NAMES] if values else ["  not here"]
+        lines.append(f"{title:<20}" + "".join(cells))
+    if "family" in result:
+        family = result["family"]
+        lines.append(
+            f"Rank-1 inside the family of near-twins {family['rank1']:.1f} (chance {family['chance_rank1']:.1f}, "
+            f"{family['queries']:,} queries, {family['skipped']:,} without one skipped)"
+        )
+    return "\n".join(lines)
 
 
 def permuted_metrics(encoded: Encoded, seed: int) -> dict[str, float] | None:

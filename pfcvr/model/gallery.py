@@ -61,8 +61,13 @@ class IndexResult:
         """For ``--json``."""
         return {**asdict(self), "gallery": str(self.gallery)}
 
+    def text(self) -> str:
+        """One line for people."""
+        done = " (already done)" if self.already_done else ""
+        return f"{self.gallery}: features of {self.images:,} images, {self.dimensions} numbers each{done}"
 
-def build_gallery(config: IndexConfig, quiet: bool = False) -> IndexResult:
+
+def index(config: IndexConfig, quiet: bool = False) -> IndexResult:
     """Encode all images of the split into ``config.out``; the same gallery is not built twice.
 
     Raises:
@@ -93,7 +98,7 @@ def build_gallery(config: IndexConfig, quiet: bool = False) -> IndexResult:
 
 
 def read_gallery(folder: Path) -> Gallery:
-    """Open what ``build_gallery`` wrote.
+    """Open what ``index`` wrote.
 
     Raises:
         CheckpointError: there is no gallery, it is damaged, or its run was moved or trained anew.

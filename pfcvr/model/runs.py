@@ -30,7 +30,7 @@ def info(run: Path) -> dict[str, Any]:
     return facts
 
 
-def info_text(facts: dict[str, Any]) -> str:
+def text(facts: dict[str, Any]) -> str:
     """``facts`` for people."""
     head = f"{facts['run']}: {facts['method']}, variant {facts['variant']}, protocol {facts['protocol']}, "
     lines = [head + f"seed {facts['seed']}"]

@@ -30,9 +30,9 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best images for ``text``, best first, out of a gallery of ``gallery`` images."""
+    """The best images for ``query``, best first, out of a gallery of ``gallery`` images."""
 
-    text: str
+    query: str
     hits: tuple[Hit, ...]
     gallery: int
     panel: Path | None
@@ -41,7 +41,7 @@ class SearchResult:
         """For ``--json``."""
         return {**asdict(self), "panel": None if self.panel is None else str(self.panel)}
 
-    def as_text(self) -> str:
+    def text(self) -> str:
         """A table for people."""
         lines = [f"{'rank':>4}  {'score':>6}  image"]
         for hit in self.hits:

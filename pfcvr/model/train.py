@@ -55,6 +55,16 @@ class TrainResult:
         """For ``--json``."""
         return {**asdict(self), "run": str(self.run), "notes": list(self.notes)}
 
+    def text(self) -> str:
+        """Two lines for people."""
+        done = " (already done)" if self.already_done else ""
+        m = self.metrics
+        return (
+            f"{self.run}: {self.steps:,} steps{done}, best after step {self.best_step:,} on {self.selection}: "
+            f"Rank-1 {m['rank1']:.1f} (chance {m['chance_rank1']:.1f}), mAP {m['mAP']:.1f} (chance {m['chance_mAP']:.1f})"
+            f"\nmethod {self.method}, variant {self.variant}, protocol {self.protocol}, seed {self.seed}"
+        )
+
 
 def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] | None = None) -> TrainResult:
     """Train to the end of the recipe, from wherever an earlier call stopped, and return what was reached.
