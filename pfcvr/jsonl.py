@@ -33,8 +33,12 @@ def parse_line(line: bytes, kind: type[RecordT], path: Path, number: int | None 
 
 
 def read_records(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
-    """The records of one file, one by one."""
-    with path.open("rb") as file:
+    """The records of one file, one by one; raises WorkspaceError when it is gone or damaged."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path}: the file is gone; rerun the stage with --overwrite") from None
+    with file:
         for number, line in enumerate(file, start=1):
             yield parse_line(line, kind, path, number)
 

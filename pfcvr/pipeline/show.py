@@ -127,7 +127,7 @@ def _tile(joined: JoinedImage, files: PixelFiles) -> Image.Image | None:
 def wrapped(text: str, font: Font) -> list[str]:
     """``text`` in lines that fit a tile; what does not fit in CAPTION_LINES ends in an ellipsis."""
     lines = [""]
-    for word in text.split():
+    for word in (word[:TILE_WIDTH] for word in text.split()):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > TILE_WIDTH:
             lines.append(word)
@@ -140,6 +140,8 @@ def wrapped(text: str, font: Font) -> list[str]:
 
 def _fitting(line: str, font: Font) -> str:
     """``line``, cut with an ellipsis where it is wider than a tile."""
+    if len(line) > TILE_WIDTH:  # a letter takes a pixel at least; measuring longer text would take long
+        line = f"{line[:TILE_WIDTH]}…"
     if font.getlength(line) <= TILE_WIDTH:
         return line
     while line and font.getlength(f"{line}…") > TILE_WIDTH:
