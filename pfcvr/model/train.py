@@ -58,11 +58,11 @@ class TrainResult:
     def text(self) -> str:
         """Two lines for people."""
         done = " (already done)" if self.already_done else ""
-        m = self.metrics
+        reached = {name: f"{value:.1f}" for name, value in self.metrics.items()}
         return (
             f"{self.run}: {self.steps:,} steps{done}, best after step {self.best_step:,} on {self.selection}: "
-            f"Rank-1 {m['rank1']:.1f} (chance {m['chance_rank1']:.1f}), mAP {m['mAP']:.1f} (chance {m['chance_mAP']:.1f})"
-            f"\nmethod {self.method}, variant {self.variant}, protocol {self.protocol}, seed {self.seed}"
+            "Rank-1 {rank1} (chance {chance_rank1}), mAP {mAP} (chance {chance_mAP})".format(**reached)
+            + f"\nmethod {self.method}, variant {self.variant}, protocol {self.protocol}, seed {self.seed}"
         )
 
 

@@ -9,7 +9,7 @@ from pfcvr.model.checkpoint import read_state
 from pfcvr.model.run_folder import RunFolder
 
 
-def info(run: Path) -> dict[str, Any]:
+def run_info(run: Path) -> dict[str, Any]:
     """Facts of a run: its settings and, once finished, its results and evaluations; before that, how far it is.
 
     Raises:
@@ -30,7 +30,7 @@ def info(run: Path) -> dict[str, Any]:
     return facts
 
 
-def text(facts: dict[str, Any]) -> str:
+def run_info_text(facts: dict[str, Any]) -> str:
     """``facts`` for people."""
     head = f"{facts['run']}: {facts['method']}, variant {facts['variant']}, protocol {facts['protocol']}, "
     lines = [head + f"seed {facts['seed']}"]
