@@ -137,15 +137,15 @@ def test_the_depth_buffer_agrees_with_a_ray_caster(body):
     windows = np.lib.stride_tricks.sliding_window_view(labels, (3, 3))
     inner = (windows == windows[:, :, 1:2, 1:2]).all(axis=(2, 3))
     candidates = np.argwhere(inner & (labels[1:-1, 1:-1] != "none")) + 1
-    sample = np.random.default_rng(5).choice(candidates, size=200)
+    sample = np.random.default_rng(5).choice(candidates, size=100)
     agreed = 0
     for row, column in sample:
         expected = _cast_ray(solid, camera, row, column)
         if expected is not None:
             agreed += names[expected[0] + 1] == labels[row, column] and abs(expected[1] - depth[row, column]) < 0.15
-    assert agreed >= 198
+    assert agreed >= 99
     empty = np.argwhere(inner & (labels[1:-1, 1:-1] == "none")) + 1
-    assert all(_cast_ray(solid, camera, row, column) is None for row, column in empty[:: len(empty) // 40])
+    assert all(_cast_ray(solid, camera, row, column) is None for row, column in empty[:: len(empty) // 20])
 
 
 def _cast_ray(solid, camera, row, column):

@@ -43,7 +43,7 @@ def add_doors(solid: Solid, shape: BodyShape, vehicle: VehicleAttributes) -> Non
     low, high = shape.sill + 0.05, shape.belt - 0.03
     colour = PAINT_RGB[vehicle.paint]
     seam: Colour = (24, 24, 26) if sum(colour) > 210 else (118, 120, 126)
-    gap = 0.05 * shape.unit
+    gap = 0.08 * shape.unit
     for side, side_name in SIDES:
         for index, (front, rear) in enumerate(spans):
             instance = ("doors", f"{side_name} {index}")
@@ -54,7 +54,7 @@ def add_doors(solid: Solid, shape: BodyShape, vehicle: VehicleAttributes) -> Non
             if style == "sliding" and index == 1:
                 middle = low + (high - low) * 0.62
                 skin.rectangle(
-                    (rear, rear - 0.85 * shape.unit), (middle - 0.05, middle + 0.05), skin.paint(seam, "skin", 3)
+                    (rear, rear - 0.85 * shape.unit), (middle - 0.07, middle + 0.07), skin.paint(seam, "skin", 3)
                 )
             if vehicle.doors.sticker == "emblem" and index == 0:
                 _add_emblem(skin, vehicle.paint)
@@ -66,29 +66,29 @@ def _add_fittings(skin: Skin, vehicle: VehicleAttributes) -> None:
     """Trim strip and handle."""
     unit, colour = skin.shape.unit, PAINT_RGB[vehicle.paint]
     if vehicle.doors.trim != "none":
-        middle = skin.low + (skin.high - skin.low) * 0.52
+        middle = skin.low + (skin.high - skin.low) * 0.46
         strip = skin.paint(FITTINGS[vehicle.doors.trim], "trim", 3, glow=0.3)
-        skin.rectangle((skin.front, skin.rear), (middle - 0.05 * unit, middle + 0.05 * unit), strip)
+        skin.rectangle((skin.front, skin.rear), (middle - 0.08 * unit, middle + 0.08 * unit), strip)
     # A handle in body colour still shows by its shadow, or by its edge on dark paint.
     towards = 0.0 if sum(colour) > 210 else 72.0
     shaded: Colour = (0.62 * colour[0] + towards, 0.62 * colour[1] + towards, 0.62 * colour[2] + towards)
     handle = skin.paint(FITTINGS.get(vehicle.doors.handles, shaded), "handle", 3, glow=0.3)
-    bottom = skin.high - 0.16 * unit
-    skin.rectangle((skin.rear + 0.08, skin.rear + 0.08 + 0.28 * unit), (bottom, bottom + 0.09 * unit), handle)
+    bottom = skin.high - 0.18 * unit
+    skin.rectangle((skin.rear + 0.08, skin.rear + 0.08 + 0.36 * unit), (bottom, bottom + 0.13 * unit), handle)
 
 
 def _add_emblem(skin: Skin, paint: str) -> None:
     warm: Colour = (245, 120, 10)
     cool: Colour = (20, 90, 210)
     fill = cool if paint in ("red", "yellow", "golden", "brown") else warm
-    x, z = (skin.front + skin.rear) / 2, skin.low + (skin.high - skin.low) * 0.34
-    for radius, colour, layer in ((0.23, (252.0, 252.0, 252.0), 3), (0.165, fill, 4)):
+    x, z = (skin.front + skin.rear) / 2, skin.low + (skin.high - skin.low) * 0.38
+    for radius, colour, layer in ((0.26, (252.0, 252.0, 252.0), 3), (0.18, fill, 4)):
         circle = ring(radius * skin.shape.unit, radius * skin.shape.unit, 18) + (x, z)
         skin.outline([(float(a), float(b)) for a, b in circle], skin.paint(colour, "sticker", layer, glow=0.3))
 
 
 def _add_checker(skin: Skin) -> None:
-    tile = 0.11 * skin.shape.unit
+    tile = 0.12 * skin.shape.unit
     for row in range(2):
         for column in range(int((skin.front - skin.rear) / tile)):
             colour: Colour = (250, 250, 250) if (row + column) % 2 else (16, 16, 18)

@@ -60,7 +60,7 @@ def _add_wheels(solid: Solid, shape: BodyShape, vehicle: VehicleAttributes) -> N
             tyre = Paint(RUBBER, instance, "wheels.tyre", layer=4)
             disc = _upright(ring(radius, radius, 20), centre)
             solid.prism(disc, (0, -side * depth, 0), tyre)
-            _add_rim(solid, centre, side, radius * 0.74, instance, vehicle)
+            _add_rim(solid, centre, side, radius * 0.80, instance, vehicle)
             if shape.cargo is None or index == 0:
                 arch = ring(radius * 1.14, radius * 1.14, 24)[:13] + (axle, radius)
                 floor = shape.sill
@@ -91,7 +91,7 @@ def _add_rim(
     design = vehicle.wheels.design
     if design in ("five spoke", "multi spoke"):
         solid.face(_upright(ring(radius * 0.86, radius * 0.86, 20), centre), cut, outward)
-        count, half = (5, 0.17) if design == "five spoke" else (12, 0.055)
+        count, half = (5, 0.19) if design == "five spoke" else (10, 0.06)
         for angle in np.pi / 2 + np.arange(count) * 2 * np.pi / count:
             along = np.array([np.cos(angle), np.sin(angle)]) * radius * 0.9
             across = np.array([-np.sin(angle), np.cos(angle)]) * radius * half
@@ -100,8 +100,8 @@ def _add_rim(
         hub = radius * (0.24 if design == "five spoke" else 0.16)
         solid.face(_upright(ring(hub, hub, 10), centre), over, outward)
     elif design == "steel":
-        for angle in np.pi / 6 + np.arange(6) * np.pi / 3:
-            hole = ring(radius * 0.17, radius * 0.17, 8) + radius * 0.62 * np.array([np.cos(angle), np.sin(angle)])
+        for angle in np.pi / 4 + np.arange(4) * np.pi / 2:
+            hole = ring(radius * 0.25, radius * 0.25, 10) + radius * 0.58 * np.array([np.cos(angle), np.sin(angle)])
             solid.face(_upright(hole, centre), cut, outward)
         solid.face(_upright(ring(radius * 0.2, radius * 0.2, 10), centre), cut, outward)
 
@@ -117,14 +117,14 @@ def _upright(points: Floats, centre: Floats) -> Floats:
 def _add_mirrors(solid: Solid, shape: BodyShape, vehicle: VehicleAttributes) -> None:
     unit = shape.unit
     housing = {"body": PAINT_RGB[vehicle.paint], "black": (24, 24, 27), "chrome": CHROME}[vehicle.mirrors.colour]
-    half = {"round": (0.19, 0.16), "square": (0.19, 0.135), "tall": (0.115, 0.25)}[vehicle.mirrors.shape]
+    half = {"round": (0.21, 0.21), "square": (0.25, 0.15), "tall": (0.13, 0.30)}[vehicle.mirrors.shape]
     wide, high = half[0] * unit, half[1] * unit
     x = min(shape.cabin[0][0] - 0.30 * unit, shape.panes[0][0])
     for side, name in SIDES:
         instance = ("mirrors", name)
         paint = Paint(housing, instance, "mirrors.housing", layer=1, glow=0.15)
         face = Paint((150, 168, 180), instance, "mirrors.housing", layer=3, glow=0.2)
-        centre = np.array([x, side * (shape.half_width + 0.05 + wide), shape.belt + 0.10 + high * 0.6])
+        centre = np.array([x, side * (shape.half_width - 0.02 + wide), shape.belt + 0.04 + high * 0.5])
         outline = ring(wide, high, 16) if vehicle.mirrors.shape == "round" else _rectangle(wide, high)
         base = np.stack([np.full(len(outline), x), centre[1] + outline[:, 0], centre[2] + outline[:, 1]], axis=1)
         solid.prism(base, (0.22 * unit, 0, 0), paint)

@@ -87,7 +87,7 @@ def hull(shape: BodyShape) -> Floats:
     points = [(x, side * wide, z) for side in (1, -1) for x in (min(xs), max(xs)) for z in (0.0, shape.belt)]
     top = shape.roof + 0.15 * shape.unit
     points += [(x, side * shape.cabin_y(shape.roof), top) for side in (1, -1) for x, _ in shape.cabin[1:3]]
-    reach, x = shape.half_width + 0.43 * shape.unit, shape.cabin[0][0] - 0.3 * shape.unit
+    reach, x = shape.half_width + 0.50 * shape.unit, shape.cabin[0][0] - 0.3 * shape.unit
     points += [(x, side * reach, shape.belt) for side in (1, -1)]
     if shape.cargo:
         rear, front, _, high = shape.cargo

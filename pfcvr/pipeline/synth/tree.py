@@ -63,7 +63,9 @@ def generate(out: Path, config: SynthConfig, progress: Callable[[int], None] | N
         StageStopped: the disk is full.
     """
     source = _source(config)
-    summary = SynthSummary(config.identities * config.images_per_identity, config.identities, len(STATIONS), str(out))
+    used = {place for vehicle in range(config.identities) for place in _cameras(config, vehicle)}
+    images = config.identities * config.images_per_identity
+    summary = SynthSummary(images, config.identities, len(used), str(out))
     if _is_finished(out, source):
         if progress:
             progress(summary.images)
@@ -123,6 +125,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _cameras(config: SynthConfig, vehicle: int) -> list[int]:
+    """The station of each image of a vehicle: all of them in random order before any comes again."""
+    order = stream(config.seed, 2, vehicle).permutation(len(STATIONS))
+    return [int(order[k % len(STATIONS)]) for k in range(config.images_per_identity)]
+
+
 def _write_vehicle(
     out: Path, config: SynthConfig, vehicle: int, rows: Rows, progress: Callable[[int], None] | None
 ) -> None:
@@ -130,13 +138,12 @@ def _write_vehicle(
     vehicle_id = f"{vehicle + 1:05d}"
     folder = out / "images" / vehicle_id
     folder.mkdir(parents=True)
-    order = stream(config.seed, 2, vehicle).permutation(len(STATIONS))
+    stations = [STATIONS[place] for place in _cameras(config, vehicle)]
     times = annotations.timestamps(config.seed, vehicle, config.images_per_identity)
     names, shots = [], []
-    for k in range(config.images_per_identity):
+    for k, station in enumerate(stations):
         number = vehicle * config.images_per_identity + k + 1
         image_id = f"{number:06d}"
-        station = STATIONS[int(order[k % len(STATIONS)])]
         view = draw_view(station, stream(config.seed, 3, vehicle, k, 0))
         rendered = render(attributes, view, config.size)
         jpeg = photograph(rendered.image, station, stream(config.seed, 3, vehicle, k, 1))
