@@ -172,11 +172,11 @@ def _load_clip(backbone: str) -> Any:
             f"{backbone}: no CLIP checkpoint with safetensors weights could be read ({reason}); "
             "give the folder or the name of one"
         ) from None
-    for key, stored, expected in sorted(found["mismatched_keys"]):
-        raise CheckpointError(
-            f"{backbone}: '{key}' has shape {tuple(stored)}, expected {tuple(expected)}; "
-            "its config.json is of another model, copy both again"
-        )
+    for entry in sorted(found["mismatched_keys"]):
+        # Transformers 4 gives names only, 5 gives (name, stored shape, expected shape).
+        key, *shapes = (entry,) if isinstance(entry, str) else entry
+        finding = "has shape {}, expected {}".format(*map(tuple, shapes)) if shapes else "has not the expected shape"
+        raise CheckpointError(f"{backbone}: '{key}' {finding}; its config.json is of another model, copy both again")
     for key in sorted(found["missing_keys"]):
         raise CheckpointError(f"{backbone}: '{key}' is missing; the checkpoint is incomplete, copy it again")
     return clip
