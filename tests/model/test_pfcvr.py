@@ -336,3 +336,21 @@ def test_a_spoiled_model_folder_is_refused_with_a_sentence(
         PfcvrModel.from_pretrained(tmp_path)
     assert sentence in str(refusal.value)
     assert str(tmp_path) in str(refusal.value)
+
+
+def test_bfloat16_autocast_gives_nearly_the_same_losses_and_all_gradients(
+    tiny_model: MakeModel, tiny_batch: MakeBatch
+) -> None:
+    model = tiny_model(temperature=0.07, part_temperature=0.07)
+    batch = tiny_batch(model)
+    torch.manual_seed(0)
+    exact = model(batch)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(batch)
+        total = model.total(losses)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert float(loss.detach()) == pytest.approx(float(exact[name].detach()), rel=0.05, abs=0.02), name
+    total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
