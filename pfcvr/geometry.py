@@ -17,6 +17,7 @@ from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, PatchGrid, Rle
 Mask = NDArray[np.bool_]
 COVERAGE_TOLERANCE = 1e-6
 FARTHEST_PIXEL = 1_000_000_000
+MOST_LETTERS_PER_RUN = 8  # 40 bits
 
 
 def encode_mask(mask: Mask) -> Rle:
@@ -34,34 +35,33 @@ def decode_mask(rle: Rle) -> Mask:
     return np.repeat(is_part, runs).reshape(width, height).T
 
 
-def rle_runs(counts: str) -> list[int]:
+def rle_runs(counts: str) -> NDArray[np.int64]:
     """Run lengths (background first) of compressed COCO counts; raises ValueError for text that is not such.
 
     Five bits a character, offset 48, bit 5 says that the number goes on, bit 4 of the last is the sign; from the
     fourth run on a number is the difference to the run before the last (COCO API, maskApi).
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f"character {character!r} cannot occur in run-length counts")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            if shift >= 64:
-                raise ValueError("a run length does not fit into 64 bits")
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
+    letters = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
+    if ((letters < 0) | (letters >= 64)).any():
+        raise ValueError("a character that cannot occur in run-length counts")
+    ends = np.flatnonzero(letters & 32 == 0)
+    if len(letters) == 0:
+        return letters
+    if len(ends) == 0 or ends[-1] != len(letters) - 1:
         raise ValueError("run-length counts end in the middle of a number")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > MOST_LETTERS_PER_RUN:
+        raise ValueError("a run length is too large for any image")
+    shifts = 5 * (np.arange(len(letters)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((letters & 31) << shifts, starts)
+    runs -= np.where(letters[ends] & 16, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
     return runs
 
 
-def check_rle(rle: Rle) -> list[int]:
+def check_rle(rle: Rle) -> NDArray[np.int64]:
     """The runs of ``rle``; raises ValueError unless they are non-negative and add up to height x width.
 
     pycocotools writes past its buffer when they do not, so every RLE from outside passes here first.
@@ -70,8 +70,9 @@ def check_rle(rle: Rle) -> list[int]:
     if height < 1 or width < 1:
         raise ValueError(f"a mask cannot be {height} x {width} pixels")
     runs = rle_runs(rle.counts)
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"runs cover {sum(runs)} pixels where {height} x {width} has {height * width}")
+    pixels = height * width
+    if len(runs) == 0 or runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
+        raise ValueError(f"the runs do not fill the {pixels} pixels of {height} x {width}")
     return runs
 
 
@@ -132,12 +133,12 @@ def _cut_at(points: list[tuple[float, float]], axis: int, bound: float, keeps_ab
 
 
 def mask_area(rle: Rle) -> int:
-    """Number of mask pixels."""
-    return sum(rle_runs(rle.counts)[1::2])
+    """Number of mask pixels of an RLE that passed ``check_rle``."""
+    return int(coco_mask.area(_coco(rle)))
 
 
 def mask_box(rle: Rle) -> BoxXyxy:
-    """Smallest box around the mask."""
+    """Smallest box around the mask of an RLE that passed ``check_rle``."""
     x, y, width, height = (float(value) for value in coco_mask.toBbox(_coco(rle)))
     return x, y, x + width, y + height
 

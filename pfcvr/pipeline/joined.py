@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
 from pfcvr.records import Caption, ImageParts, ImageRecord, Split, VehicleSplit
@@ -34,8 +35,9 @@ def joined_images(workspace: Workspace) -> Iterator[JoinedImage]:
         splits = {row.vehicle_id: row.split for row in workspace.records("split", VehicleSplit)}
     captions = workspace.records("caption", Caption) if workspace.manifest("caption") else iter(())
     parts = workspace.records("parts", ImageParts) if workspace.manifest("parts") else iter(())
-    with_captions = left_join(workspace.images(), captions)
-    with_parts = left_join(workspace.images(), parts)
+    images, same_images = tee(workspace.images())
+    with_captions = left_join(images, captions)
+    with_parts = left_join(same_images, parts)
     for (image, caption), (_, image_parts) in zip(with_captions, with_parts, strict=True):
         yield JoinedImage(image, caption, image_parts, splits.get(image.vehicle_id))
 

@@ -104,7 +104,7 @@ def test_readme_says_whether_images_may_be_published(whole, tmp_path) -> None:
     run_export(whole, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "licence: CC0-1.0" in card
-    assert "its images may be published" in card
+    assert "They allow publishing its images" in card
     assert card.startswith("---\n")
     assert "license: cc0-1.0" in card
 

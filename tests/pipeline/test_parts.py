@@ -58,7 +58,7 @@ def test_polygon_compressed_and_plain_run_lengths_give_the_same_mask(cars, tmp_p
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[4:10, 5:20] = True
     compressed = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    plain = geometry.rle_runs(compressed)
+    plain = geometry.rle_runs(compressed).tolist()
     forms = [[[5, 4, 20, 4, 20, 10, 5, 10]], {"size": [HEIGHT, WIDTH], "counts": compressed}]
     forms.append({"size": [HEIGHT, WIDTH], "counts": plain})
     run_parts(cars, coco_file(tmp_path, [{"image_id": 1, "category_id": 1, "segmentation": form} for form in forms]))
@@ -121,7 +121,7 @@ def test_category_names_are_taken_in_either_number_and_case(cars, tmp_path, name
         (
             {"segmentation": {"size": [24, 40], "counts": "5"}},
             "malformed_mask",
-            "runs cover 5 pixels where 24 x 40 has 960",
+            "the runs do not fill the 960 pixels of 24 x 40",
         ),
         ({"segmentation": {"size": [24, 40], "counts": [-1, 961]}}, "malformed_mask", "plain runs do not add up"),
         ({"segmentation": {"size": [24, 40], "counts": None}}, "malformed_mask", "neither text nor a list"),

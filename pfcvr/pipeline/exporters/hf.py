@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pfcvr import geometry
 from pfcvr.errors import WorkspaceError
 from pfcvr.files import sha256_file
@@ -88,7 +91,7 @@ def row_of(item: ExportItem, facts: ExportFacts) -> dict[str, Any]:
         "captions": list(caption.texts),
         "part_texts": {part: caption.part_texts.get(part) for part in PARTS},
         "parts": [_part_row(instance) for instance in parts.instances] if parts is not None else [],
-        "part_grid": geometry.grid_array(grid).tolist(),
+        "part_grid": geometry.grid_array(grid),
         "sha256": image.sha256,
         "width": image.width,
         "height": image.height,
@@ -174,12 +177,22 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
     columns = []
     for column in schema:
         values = [row[column.name] for row in rows]
-        if isinstance(column.type, pyarrow.ExtensionType):
-            storage = pyarrow.array(values, column.type.storage_type)
-            columns.append(pyarrow.ExtensionArray.from_storage(column.type, storage))
+        if column.name == "part_grid":
+            columns.append(pyarrow.ExtensionArray.from_storage(column.type, _nested_lists(np.stack(values))))
         else:
             columns.append(pyarrow.array(values, column.type))
     return pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+def _nested_lists(grids: NDArray[np.uint8]) -> Any:
+    """``grids`` [images, 6, rows, cols] as a column of lists of lists of lists, without a Python object a cell."""
+    import pyarrow
+
+    values = pyarrow.array(grids.ravel())
+    for size in reversed(grids.shape[1:]):
+        offsets = np.arange(0, len(values) + 1, size, dtype=np.int32)
+        values = pyarrow.ListArray.from_arrays(offsets, values)
+    return values
 
 
 def verify_shard(path: Path) -> int:
