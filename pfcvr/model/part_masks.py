@@ -11,7 +11,7 @@ from pfcvr.geometry import coverage_grid, decode_mask
 from pfcvr.model.augment import Draw
 from pfcvr.records import PARTS, Rle
 
-COVERED_NOTHING = 1e-5  # shares below this are rounding noise of a part that was erased
+SHARE_DIGITS = 5  # beyond them a share is rounding noise, which must not decide between equal cells
 
 Edges = NDArray[np.floating]
 Cells = tuple[tuple[Edges, Edges], tuple[Edges, Edges]]
@@ -79,7 +79,7 @@ def part_grids(layers: Sequence[PartLayer], draw: Draw, grid: tuple[int, int], c
         if draw.erased is not None:
             covered -= _covered(layer, draw, _inside(whole, draw.erased))
         shares[layer.part] = np.maximum(shares[layer.part], covered / area)
-    return coverage_grid(np.where(shares > COVERED_NOTHING, shares, 0), coverage)
+    return coverage_grid(shares.round(SHARE_DIGITS), coverage)
 
 
 def _cropped(part: int, mask: NDArray[np.bool_]) -> PartLayer:
