@@ -79,20 +79,32 @@ class OutputFolder:
         ours = _read_object(beside / UNFINISHED).get("kind") or _read_object(beside / MANIFEST).get("kind")
         if ours != self.kind and (not beside.is_dir() or any(beside.iterdir())):
             raise WorkspaceError(f"{beside}: is in the way and was not written by this command; move it elsewhere")
-        shutil.rmtree(beside)
+        _remove(beside)
 
     def _put_in_place(self, beside: Path) -> None:
         """Rename ``beside`` to ``place``; what stood there leaves only once its successor is complete."""
+        before = self.place.with_name(f".{self.place.name}.replaced")
+        self._remove_replaced(before)
         if self.place.exists():
-            before = self.place.with_name(f".{self.place.name}.replaced")
-            if before.exists():
-                shutil.rmtree(before)
             self.place.rename(before)
-            beside.rename(self.place)
-            shutil.rmtree(before)
-        else:
-            beside.rename(self.place)
+        beside.rename(self.place)
         sync_folder(self.place.parent)
+        self._remove_replaced(before)
+
+    def _remove_replaced(self, before: Path) -> None:
+        """Remove what an earlier, perhaps killed, replacement has put aside."""
+        if before.exists() and (_read_object(before / MANIFEST).get("kind") == self.kind or not any(before.iterdir())):
+            _remove(before)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours; the files that tell whose it is go last, so that a killed removal can be continued."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in (MANIFEST, UNFINISHED):
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """The exported data set: complete, equal to the workspace bit by bit, and never half there."""
 
+import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ import pytest
 
 from pfcvr import geometry
 from pfcvr.config import ExportConfig
-from pfcvr.errors import NothingKept, SealedError, WorkspaceError
+from pfcvr.errors import NothingKept, SealedError, StageStopped, WorkspaceError
 from pfcvr.pipeline import export
 from pfcvr.pipeline.exporters import hf
 from pfcvr.records import PARTS, ImageParts, VehicleSplit
@@ -225,3 +229,49 @@ def test_many_row_groups_and_shards_hold_every_row_once(whole, tmp_path, load, m
         name: counts["images"] for name, counts in summary.splits.items()
     }
     assert sorted(row for rows in loaded.values() for row in rows["image_id"]) == [i.image_id for i in whole.images]
+
+
+KILLED_EXPORT = """
+import os, signal, sys
+from pathlib import Path
+from pfcvr.config import ExportConfig
+from pfcvr.pipeline import export, output_folder
+from pfcvr.pipeline.exporters import hf
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+moment = sys.argv[3]
+if moment == "writing":
+    hf.row_of = die
+elif moment == "verifying":
+    hf.verify_shard = die
+elif moment == "renaming":
+    rename = Path.rename
+    Path.rename = lambda path, to: (rename(path, to), path.name == "out" and die())[0]
+export.run(Workspace(Path(sys.argv[1])), ExportConfig(out=Path(sys.argv[2])), RunOptions(overwrite=True, quiet=True))
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "verifying", "renaming"])
+def test_export_killed_with_sigkill_is_made_whole_by_the_next_run(whole, tmp_path, moment) -> None:
+    run_export(whole, tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    run_export(whole, out)
+    arguments = [str(whole.workspace.root), str(out), moment]
+    killed = subprocess.run([sys.executable, "-c", KILLED_EXPORT, *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert out.exists() == (moment != "renaming")
+    run_export(whole, out, overwrite=True)
+    assert files_of(out) == files_of(tmp_path / "undisturbed")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+def test_full_disk_stops_the_export_with_a_sentence_and_no_data_set(whole, tmp_path, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "shard")
+
+    monkeypatch.setattr(hf, "_table", full)
+    with pytest.raises(StageStopped, match="out: export: the disk is full at shard; free some space and run the same"):
+        run_export(whole, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
