@@ -1,4 +1,4 @@
-"""A small data set of painted boxes in the exported form, and the overrides of a model small enough to train at once."""
+"""A small data set of painted boxes in the exported form, and overrides for a model small enough to train at once."""
 
 import hashlib
 import io

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from pfcvr.config import AugmentConfig
 from pfcvr.model.augment import (
@@ -18,7 +19,6 @@ from pfcvr.model.augment import (
     stretch,
 )
 from pfcvr.model.part_masks import layers_of_grid, layers_of_instances, part_grids
-from pycocotools import mask as coco_mask
 
 SIZE, GRID = (64, 48), (8, 6)
 WINDOWS, WHEELS = 0, 1
@@ -61,8 +61,8 @@ def test_after_any_draw_the_grid_is_the_one_seen_in_the_image(seed: int, factor:
 
     # An average over factor x factor pixels is exact, so the painted image carries the mask without rounding.
     small = mask.reshape(SIZE[0], factor, SIZE[1], factor).mean(axis=(1, 3))
-    painted = apply_geometry(np.repeat((small * 18).round().astype(np.uint8)[:, :, None], 3, axis=2), draw)
-    shown = painted[:, :, 0] / 18
+    painted = apply_geometry(np.repeat((small * 36).round().astype(np.uint8)[:, :, None], 3, axis=2), draw)
+    shown = painted[:, :, 0] / 36
     if draw.erased is not None:
         shown[draw.erased[0] : draw.erased[2], draw.erased[1] : draw.erased[3]] = 0
 
