@@ -92,13 +92,12 @@ def _items(file: IO[str]) -> Iterator[Any]:
         if buffer[start : start + 1] == "]":
             return
         try:
-            value, end = decoder.raw_decode(buffer, start)
-            complete = end < len(buffer)
+            value, start = decoder.raw_decode(buffer, start)
         except (ValueError, RecursionError):
-            complete = False
-        if complete:
+            pass  # the item may go on in the next block
+        else:
             yield value
-            start, block = end, BLOCK_CHARACTERS
+            block = BLOCK_CHARACTERS
             continue
         more = file.read(block) if len(buffer) - start < MAX_ITEM_CHARACTERS else ""
         if not more:

@@ -30,7 +30,7 @@ Choice = Callable[[ImageRecord], tuple[str, str] | None]
 
 @dataclass(frozen=True)
 class VehicleSize:
-    """Images of a vehicle and the distinct cameras known among them; images of unknown cameras count as one."""
+    """Images of a vehicle and the distinct cameras known among them, at least one: some camera took them."""
 
     images: int
     cameras: int

@@ -145,7 +145,8 @@ class VeriWildIndex:
 
     def unlisted(self) -> int:
         """Images on disk that no list file names (``vehicle_info.txt`` aside)."""
-        return self.count("good WHERE image_id NOT IN (SELECT image_id FROM listed WHERE list NOT LIKE '%info%')")
+        in_a_list = "SELECT image_id FROM listed WHERE list NOT LIKE '%vehicle_info.txt'"
+        return self.count(f"good WHERE image_id NOT IN ({in_a_list})")
 
     def list_sizes(self) -> dict[str, tuple[int, int]]:
         """Images and vehicles named by each list."""

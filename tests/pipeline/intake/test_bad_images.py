@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pfcvr.pipeline import images
 from pfcvr.pipeline.images import UnreadableImage, inspect_image, open_rgb
 
 
@@ -200,26 +201,43 @@ def test_opening_a_bad_file_for_use_says_why_in_one_sentence(content: bytes) -> 
         open_rgb(content)
 
 
-def test_no_thread_leaves_other_warning_filters_behind(tmp_path: Path) -> None:
-    file = tmp_path / "large.png"
-    file.write_bytes(encoded(Image.new("1", (9500, 9500)), "PNG"))  # Pillow itself warns from 89 million pixels on
-    before = list(warnings.filters)
-    seen: list[str] = []
+def test_pillows_warnings_stay_hidden_however_threads_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thread leaves while the second is inside, and then Pillow warns in the second."""
+    inside = {"first": threading.Event(), "second": threading.Event()}
+    leave = {"first": threading.Event(), "second": threading.Event()}
+    outcomes: dict[str, object] = {}
+
+    def decode_slowly(_: object) -> Image.Image:
+        name = threading.current_thread().name
+        inside[name].set()
+        assert leave[name].wait(30)
+        warnings.warn_explicit("about this picture", UserWarning, "Image.py", 1, module="PIL.Image")
+        return photo()
 
     def look() -> None:
-        for _ in range(5):
-            try:
-                inspect_image(file)
-            except UnreadableImage as problem:
-                seen.append(problem.reason)
+        try:
+            outcomes[threading.current_thread().name] = open_rgb(JPEG).size
+        except Warning as leaked:
+            outcomes[threading.current_thread().name] = leaked
 
-    threads = [threading.Thread(target=look) for _ in range(8)]
-    for thread in threads:
+    monkeypatch.setattr(images, "_decoded", decode_slowly)
+    before = list(warnings.filters)
+    threads = {name: threading.Thread(target=look, name=name) for name in inside}
+    for name, thread in threads.items():
         thread.start()
-    for thread in threads:
+        assert inside[name].wait(30)
+    for name, thread in threads.items():
+        leave[name].set()
         thread.join()
-    assert seen == ["too_large"] * 40
+    assert outcomes == {"first": (48, 32), "second": (48, 32)}
     assert list(warnings.filters) == before
+
+
+def test_a_picture_that_pillow_warns_about_is_refused_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    file.write_bytes(png_of_claimed_size(9_600, 9_600))  # Pillow warns from 89 million pixels on
+    with pytest.raises(UnreadableImage, match="9600 x 9600 pixels"):
+        inspect_image(file)
 
 
 def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:

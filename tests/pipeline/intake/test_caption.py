@@ -244,7 +244,7 @@ def test_templates_vary_between_images_and_repeat_with_the_seed(intake) -> None:
         return [text for (text,) in intake.captions().values()]
 
     first = texts(1)
-    assert len(set(first)) > 6
+    assert len(set(first)) > 3 * 3  # sentence, camera words, and which detail comes first all vary
     assert first == texts(1)
     assert first != texts(2)
     assert all("a white SUV" in text or "A white SUV" in text for text in first)

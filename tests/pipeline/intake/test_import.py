@@ -269,6 +269,13 @@ def test_the_same_import_again_does_nothing_and_a_changed_source_is_refused(thre
         three.run_import()
 
 
+def test_an_image_of_another_size_counts_as_a_changed_source(three) -> None:
+    three.run_import()
+    three.picture("images/00001/000001.jpg", size=(640, 480))
+    with pytest.raises(SealedError, match="listing"):
+        three.run_import()
+
+
 def test_other_text_in_a_list_counts_as_a_changed_source(three) -> None:
     three.info(HEADER, FIRST)
     three.run_import()

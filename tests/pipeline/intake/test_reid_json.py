@@ -110,9 +110,10 @@ def test_bad_rows_are_named_and_the_good_ones_arrive(pictures, json_lines) -> No
     assert "expected an object with an image and its captions, found list" in pictures.rejected()["rows.jsonl:12"][1]
 
 
-def test_a_json_list_that_is_cut_off_costs_only_what_is_missing(pictures) -> None:
+@pytest.mark.parametrize("place", ["Market", ', {"split": "test"'])
+def test_a_json_list_that_is_cut_off_costs_only_what_is_missing(pictures, place: str) -> None:
     whole = json.dumps(CUHK)
-    pictures.write("cut.json", whole[: whole.rindex("Market")])
+    pictures.write("cut.json", whole[: whole.rindex(place)])
     summary = pictures.run_import()
     assert summary.kept == 2
     assert pictures.rejected() == {
