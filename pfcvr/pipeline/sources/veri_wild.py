@@ -116,7 +116,7 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         "pictures_outside_image_folders": {"count": stray, "examples": examples},
     }
     surprises = [f"{column} '{value}' x {n}" for column, values in unknown.items() for value, n in values.items()]
-    surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if "train" in pair and "test_" in pair]
+    surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n and "train" in pair]
     for key in ("images_in_another_vehicles_folder", "camera_conflicts"):
         if notes[key]:
             surprises.append(f"{key.replace('_', ' ')} x {notes[key]}")
