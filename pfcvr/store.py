@@ -107,7 +107,8 @@ class Workspace:
         manifest = self.manifest(stage)
         if manifest is None:
             state = "unfinished" if self.folder(stage).exists() else "missing"
-            raise WorkspaceError(f"{self.root}: stage '{stage}' is {state}; run: pfcvr-data {stage} -w {self.root}")
+            command = "import SRC" if stage == "import" else stage
+            raise WorkspaceError(f"{self.root}: stage '{stage}' is {state}; run: pfcvr-data {command} -w {self.root}")
         return manifest
 
     def records(self, stage: str, kind: type[RecordT]) -> Iterator[RecordT]:
