@@ -24,7 +24,7 @@ class TrainState:
 
     step: int = 0
     metrics_bytes: int = 0
-    best: dict[str, float] | None = None
+    best: dict[str, float | int] | None = None
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> None:

@@ -5,7 +5,7 @@ A new method is a file here with a class that has these members, and a line in `
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from pfcvr.backends import BackendTable, load_backend
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """A trained method. Scores are cosines of its features, which need not be normalised."""
 

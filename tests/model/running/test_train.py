@@ -1,0 +1,361 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pfcvr.config import TrainConfig
+from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, SealedError, StageStopped, UsageError
+from pfcvr.model import train as training
+from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.recipes import load_recipe
+from pfcvr.model.run_log import read_metrics
+from pfcvr.model.train import train
+
+SHORT = ("schedule.length=12", "schedule.warmup=2", "schedule.evaluate_every=6")
+
+
+def config_for(data: Path, out: Path, small_model: tuple[str, ...], *more: str, **fields: Any) -> TrainConfig:
+    settings = {"workers": 0, "threads": 1, **fields}
+    return TrainConfig(data=str(data), out=out, overrides=(*small_model, *SHORT, *more), **settings)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_finished_run_leaves_all_its_files_and_facts(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
+    assert names == {".lock", "recipe.toml", "metrics.jsonl", "curves.png", "tensorboard", "model", "run.json"}
+    facts = json.loads((finished_run / "run.json").read_text())
+    assert (facts["method"], facts["variant"], facts["protocol"], facts["seed"]) == ("pfcvr", "paper", "clean", 0)
+    assert (facts["steps"], facts["selection"]) == (12, "val")
+    assert facts["train"] == {"images": 36, "identities": 12, "pairs": 72, "truncated_captions": 0}
+    rows = list(read_metrics(finished_run / "metrics.jsonl"))
+    assert [row["step"] for row in rows if "losses" in row] == list(range(1, 13))
+    measured = {row["step"]: row["metrics"] for row in rows if "metrics" in row}
+    assert list(measured) == [6, 12]
+    assert facts["metrics"] == measured[facts["best_step"]]
+    assert facts["metrics"]["rank1"] == max(row["rank1"] for row in measured.values())
+    assert list((finished_run / "tensorboard").iterdir())
+    PfcvrModel.from_pretrained(finished_run / "model")
+
+
+def test_the_recipe_of_a_run_repeats_it(finished_run: Path, painted: Path, tmp_path: Path) -> None:
+    recipe = str(finished_run / "recipe.toml")
+    again = TrainConfig(data=str(painted), out=tmp_path / "again", recipe=recipe, workers=1, threads=1)
+    train(again, quiet=True)
+    assert same_weights(finished_run, tmp_path / "again")
+    assert (finished_run / "metrics.jsonl").read_bytes() == (tmp_path / "again" / "metrics.jsonl").read_bytes()
+
+
+def test_training_again_does_nothing_and_says_so(
+    finished_run: Path, painted: Path, small_model: tuple[str, ...]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.is_file()}
+    result = train(config_for(painted, finished_run, small_model), quiet=True)
+    assert result.already_done
+    assert "12 steps (already done)" in result.text()
+    after = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before.get(path)} <= {".lock"}
+
+
+def test_losses_go_down_and_the_rate_follows_the_schedule(finished_run: Path) -> None:
+    rows = [row for row in read_metrics(finished_run / "metrics.jsonl") if "losses" in row]
+    assert set(rows[0]["losses"]) == {"sdm", "itc", "id", "part_itc", "part_across", "mlm", "mim"}
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    rates = [row["lr"] for row in rows]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[2] == pytest.approx(1e-3)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_another_seed_gives_other_weights(
+    finished_run: Path, painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    train(config_for(painted, tmp_path / "run", small_model, seed=1), quiet=True)
+    assert not same_weights(finished_run, tmp_path / "run")
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import datasets
+from pfcvr.config import TrainConfig
+from pfcvr.model.train import train
+data, out, workers, *overrides = sys.argv[1:]
+config = TrainConfig(data=data, out=Path(out), overrides=tuple(overrides), workers=int(workers), threads=1)
+train(config, quiet=True)
+"""
+
+
+def start_child(data: Path, out: Path, workers: int, overrides: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    import datasets
+
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CHILD, str(data), str(out), str(workers), *overrides]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def wait_for_steps(run: Path, child: subprocess.Popen[bytes], steps: int) -> None:
+    """Until ``run`` has written so many steps; fails when the child ends before."""
+    for _ in range(6000):
+        path = run / "metrics.jsonl"
+        if path.exists() and path.read_bytes().count(b'"losses"') >= steps:
+            return
+        assert child.poll() is None, child.stderr.read().decode()
+        time.sleep(0.01)
+    raise AssertionError(f"no {steps} steps were written")
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.timeout(180)
+def test_killed_in_mid_epoch_and_continued_is_bit_for_bit_the_undisturbed_run(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Two kills, workers on, random patch removal and word masking on; checkpoints fall inside epochs of 36 steps."""
+    lengths = ("schedule.length=60", "schedule.warmup=5", "schedule.evaluate_every=25", "checkpoint_every=7")
+    overrides = (*small_model, *lengths)
+    undisturbed = TrainConfig(data=str(painted), out=tmp_path / "whole", overrides=overrides, workers=0, threads=1)
+    train(undisturbed, quiet=True)
+
+    broken = tmp_path / "broken"
+    for kill_after in (10, 35):
+        child = start_child(painted, broken, 2, overrides)
+        wait_for_steps(broken, child, kill_after)
+        workers = children_of(child.pid)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stderr.close()
+        assert workers, "the run had loader processes"
+        for _ in range(500):
+            if not any(is_running(worker) for worker in workers):
+                break
+            time.sleep(0.01)
+        assert not any(is_running(worker) for worker in workers), "loader processes outlived their trainer"
+        assert not (broken / "run.json").exists()
+    train(undisturbed.model_copy(update={"out": broken, "workers": 1}), quiet=True)
+
+    assert same_weights(tmp_path / "whole", broken)
+    assert (broken / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    one, other = (json.loads((run / "run.json").read_text()) for run in (tmp_path / "whole", broken))
+    assert one == other
+
+
+def test_a_run_that_another_process_trains_is_refused_with_its_pid(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    overrides = (*small_model, "schedule.length=100000", "checkpoint_every=1")
+    child = start_child(painted, tmp_path / "run", 0, overrides)
+    try:
+        wait_for_steps(tmp_path / "run", child, 1)
+        second = TrainConfig(data=str(painted), out=tmp_path / "run", overrides=overrides, workers=0, threads=1)
+        with pytest.raises(LockedError, match=f"process {child.pid} is training in this folder; wait for it or stop"):
+            train(second, quiet=True)
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+
+
+def test_a_run_of_other_settings_is_refused_with_the_difference(
+    finished_run: Path, painted: Path, small_model: tuple[str, ...], make_data: Callable[..., Path], rows_of: Callable
+) -> None:
+    with pytest.raises(SealedError, match=r"made from something else: optimizer.lr \(0.001 before, 0.0005 now\); give"):
+        train(config_for(painted, finished_run, small_model, "optimizer.lr=5e-4"), quiet=True)
+    with pytest.raises(SealedError, match=r"seed \(0 before, 3 now\)"):
+        train(config_for(painted, finished_run, small_model, seed=3), quiet=True)
+    with pytest.raises(SealedError, match=r"protocol \(clean before, published now\)"):
+        train(config_for(painted, finished_run, small_model, protocol="published"), quiet=True)
+    other = make_data(train=rows_of(range(4)), val=rows_of(range(4, 6)))
+    with pytest.raises(SealedError, match="data \\(another data set, or it was exported anew\\)"):
+        train(config_for(other, finished_run, small_model), quiet=True)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is not a training run of pfcvr; give a new or empty folder"):
+        train(config_for(painted, tmp_path, small_model), quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    honest = PfcvrModel.total
+
+    def total(self: PfcvrModel, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        calls.append(1)
+        return honest(self, losses) * (float("nan") if len(calls) >= 9 else 1.0)
+
+    monkeypatch.setattr(PfcvrModel, "total", total)
+    sentence = r"loss is nan at step 9 \(.*sdm .*\); the last good checkpoint is kept; .*--set optimizer.lr=0.0003"
+    with pytest.raises(StageStopped, match=sentence):
+        train(config_for(painted, tmp_path / "run", small_model, "checkpoint_every=4"), quiet=True)
+    kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert kept["state"]["step"] == 8
+    assert all(torch.isfinite(weight).all() for weight in kept["model"].values())
+    steps = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "losses" in row]
+    assert steps == list(range(1, 9))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(painted, tmp_path / "run", small_model, "checkpoint_every=4")
+    monkeypatch.setattr(training, "draw_curves", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, quiet=True)
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged checkpoint"):
+        train(config, quiet=True)
+
+
+def test_a_pickle_in_place_of_the_checkpoint_is_not_executed(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(painted, tmp_path / "run", small_model, "checkpoint_every=4")
+    monkeypatch.setattr(training, "draw_curves", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, quiet=True)
+    torch.save({"model": Trap(tmp_path / "sprung")}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        train(config, quiet=True)
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_published_chooses_on_test_and_says_so(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
+    said: list[str] = []
+    result = train(
+        config_for(painted, tmp_path / "run", small_model, protocol="published"), quiet=True, say=said.append
+    )
+    assert (result.protocol, result.selection) == ("published", "test")
+    assert said[0] == "weights chosen on test, as the published tables did; val images are trained on"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["train"]["identities"] == 15
+
+
+def test_a_run_without_a_gpu_says_so(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match="no CUDA device here; use --device cpu"):
+        train(config_for(painted, tmp_path / "run", small_model, device="cuda"), quiet=True)
+    train(config_for(painted, tmp_path / "other", small_model), quiet=True)
+    assert "no CUDA device here: training on the CPU" in capsys.readouterr().err
+
+
+def test_epochs_can_be_the_unit(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
+    epochs = ("schedule.unit=epoch", "schedule.length=2", "schedule.warmup=1", "schedule.evaluate_every=1")
+    result = train(config_for(painted, tmp_path / "run", small_model, *epochs, "batch_size=50"), quiet=True)
+    rows = list(read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert result.steps == 2 * 6  # 288 items in batches of 50
+    assert [row["epoch"] for row in rows if "losses" in row] == [0] * 6 + [1] * 6
+    assert [row["lr"] for row in rows if "losses" in row] == pytest.approx([1e-4] * 6 + [1e-3] * 6)
+    assert [row["step"] for row in rows if "metrics" in row] == [6, 12]
+
+
+def test_half_precision_trains_too(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        train(config_for(painted, tmp_path / "run", small_model, "precision=bf16"), quiet=True)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert all(weight.dtype == torch.float32 for weight in weights_of(tmp_path / "run").values())
+
+
+def test_part_losses_without_parts_are_refused(
+    small_model: tuple[str, ...], make_data: Callable[..., Path], rows_of: Callable, tmp_path: Path
+) -> None:
+    bare = [{**row, "parts": []} for row in rows_of(range(6))]
+    path = make_data(train=bare[:12], val=bare[12:])
+    with pytest.raises(DataError, match=r"no train image shows a part.*--set model.losses.part_itc=0"):
+        train(config_for(path, tmp_path / "run", small_model), quiet=True)
+    without = ("model.losses.part_itc=0", "model.losses.part_across=0")
+    assert train(config_for(path, tmp_path / "other", small_model, *without), quiet=True).steps == 12
+
+
+def test_an_unfinished_run_that_lost_its_model_folder_makes_it_again(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill between removing the old best weights and renaming the new ones leaves behind."""
+    config = config_for(painted, tmp_path / "run", small_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "sync_folder", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, quiet=True)
+    shutil.rmtree(tmp_path / "run" / "model")
+    train(config, quiet=True)
+    assert same_weights(tmp_path / "run", finished_run)
+
+
+class TestRecipes:
+    def test_values_can_be_set(self) -> None:
+        recipe = load_recipe("tiny", ["optimizer.lr=3e-4", "augment.expand=false", "model.towers.activation=gelu"])
+        assert (recipe.optimizer.lr, recipe.augment.expand, recipe.model.towers.activation) == (3e-4, False, "gelu")
+
+    @pytest.mark.parametrize(
+        ("override", "sentence"),
+        [
+            ("optimiser.lr=1", "--set: unknown key 'optimiser'; known here: augment, batch_size"),
+            ("optimizer.rate=1", "unknown key 'optimizer.rate'; known here: betas, eps, kind, lr"),
+            ("batch_size=many", "'batch_size': input should be a valid integer"),
+            ("batch_size.big=1", "'batch_size' is a value, not a table of keys"),
+            ("lr", "--set lr: expected KEY=VALUE"),
+            ("schedule.warmup=900", r"warmup \(900\) must be shorter than length \(700\)"),
+        ],
+    )
+    def test_a_wrong_override_is_named(self, override: str, sentence: str) -> None:
+        with pytest.raises(UsageError, match=sentence):
+            load_recipe("tiny", [override])
+
+    def test_an_unknown_recipe_is_named_with_the_known_ones(self) -> None:
+        with pytest.raises(UsageError, match="unknown recipe 'huge'; choose one of: tiny, or give the path"):
+            load_recipe("huge")
+
+    def test_an_unknown_key_in_a_file_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.toml").write_text("[optimizer]\nspeed = 2\n")
+        with pytest.raises(UsageError, match="unknown key 'optimizer.speed'"):
+            load_recipe(str(tmp_path / "mine.toml"))
