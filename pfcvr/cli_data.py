@@ -29,7 +29,7 @@ def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     identities: Annotated[int, typer.Option(help="Number of vehicles.")] = 300,
     images_per_identity: Annotated[int, typer.Option(help="Images of each vehicle.")] = 4,
-    size: Annotated[int, typer.Option(help="Side of the square images in pixels, 32 to 384.")] = 128,
+    size: Annotated[int, typer.Option(help="Longer side of the images in pixels, 32 to 384.")] = 128,
     seed: SeedNumber = 0,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
