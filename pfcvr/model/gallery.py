@@ -103,18 +103,19 @@ def read_gallery(folder: Path) -> Gallery:
     Raises:
         CheckpointError: there is no gallery, it is damaged, or its run was moved or trained anew.
     """
-    path = folder / MANIFEST
+    missing = [name for name in (MANIFEST, FEATURES, IMAGES) if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: no gallery here ({', '.join(missing)} missing); build one with: pfcvr index RUN --data D --out G"
+        )
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["gallery_version"] > GALLERY_VERSION:
             version = manifest["gallery_version"]
             raise CheckpointError(f"{folder}: made by a newer pfcvr (version {version}); upgrade pfcvr")
         features = load_file(folder / FEATURES)["features"].numpy()
         lines = (folder / IMAGES).read_text(encoding="utf-8").splitlines()
         images = [GalleryImage(**json.loads(line)) for line in lines]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no gallery here ({Path(error.filename).name} is missing); build one with: "
-                              "pfcvr index RUN --data D --out GALLERY") from None  # fmt: skip
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: damaged gallery ({error}); build it again with pfcvr index") from None
     run = RunFolder(Path(manifest["run"]))
