@@ -106,7 +106,7 @@ def read_gallery(folder: Path) -> Gallery:
     missing = [name for name in (MANIFEST, FEATURES, IMAGES) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder}: no gallery here ({', '.join(missing)} missing); build one with: pfcvr index RUN --data D --out G"
+            f"{folder}: no gallery here ({', '.join(missing)} missing); build one with pfcvr index"
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
