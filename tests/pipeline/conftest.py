@@ -90,10 +90,10 @@ class SmallWorkspace:
         ]
         self.seal("caption", Caption, records)
 
-    def add_parts(self, rows: int = 6, cols: int = 4) -> Path:
-        """A window mask and a box around a wheel on every image but the last; returns the COCO file."""
+    def add_parts(self, rows: int = 5, cols: int = 4, on: slice = slice(-1)) -> Path:
+        """A window mask and a box around a wheel on the images ``on``, all but the last; returns the COCO file."""
         annotations = []
-        for index, image in enumerate(self.images[:-1]):
+        for index, image in list(enumerate(self.images))[on]:
             mask = np.zeros((image.height, image.width), dtype=bool)
             mask[2:9, 3 : 12 + index] = True
             rle = geometry.encode_mask(mask)

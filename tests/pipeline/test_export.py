@@ -1,6 +1,7 @@
 """The exported data set: complete, equal to the workspace bit by bit, and never half there."""
 
 import errno
+import hashlib
 import json
 import shutil
 import signal
@@ -76,7 +77,7 @@ def test_load_dataset_decodes_the_images_and_knows_the_grid_shape(whole, tmp_pat
     run_export(whole, tmp_path / "out")
     rows = load(tmp_path / "out")["train"]
     assert rows[0]["image"].size == (40, 24)
-    assert rows.features["part_grid"].shape == (6, 6, 4)
+    assert rows.features["part_grid"].shape == (6, 5, 4)
 
 
 def test_same_workspace_in_other_folders_gives_identical_files(tmp_path, build_small) -> None:
@@ -93,7 +94,7 @@ def test_manifest_names_recipe_source_terms_books_and_hashes(whole, tmp_path) ->
     out = tmp_path / "out"
     run_export(whole, out)
     manifest = json.loads((out / "pfcvr.json").read_text())
-    assert manifest["grid"] == {"rows": 6, "cols": 4, "coverage": 0.5, "rule": "stretch-coverage"}
+    assert manifest["grid"] == {"rows": 5, "cols": 4, "coverage": 0.5, "rule": "stretch-coverage"}
     assert manifest["sources"][0]["licence"] == "CC0-1.0"
     assert "root" not in manifest["sources"][0]
     assert manifest["books"] == {"rows_in": 14, "kept": 14, "rejected": 0, "reasons": {}}
@@ -193,6 +194,24 @@ def test_nothing_to_export_is_an_error_and_leaves_no_data_set(small, tmp_path) -
     with pytest.raises(NothingKept, match=r"nothing to export \(4 x missing_file\); put the image files back"):
         run_export(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_shard_whose_image_is_not_the_hashed_one_or_no_image_is_found_out(whole, tmp_path) -> None:
+    import pyarrow.parquet as parquet
+
+    run_export(whole, tmp_path / "out")
+    shard = tmp_path / "out" / "data" / "test-00000-of-00001.parquet"
+    table = parquet.read_table(shard, columns=["image_id", "sha256", "image"])
+    assert hf.verify_shard(shard) == len(table)
+    rows = table.to_pylist()
+    rows[-1]["image"]["bytes"] = rows[-1]["image"]["bytes"][:-1]
+    parquet.write_table(type(table).from_pylist(rows), shard)
+    with pytest.raises(WorkspaceError, match=f"the image of {rows[-1]['image_id']} was not written whole"):
+        hf.verify_shard(shard)
+    rows[-1] |= {"image": {"bytes": b"text", "path": ""}, "sha256": hashlib.sha256(b"text").hexdigest()}
+    parquet.write_table(type(table).from_pylist(rows), shard)
+    with pytest.raises(WorkspaceError, match=f"the image of {rows[-1]['image_id']} cannot be opened"):
+        hf.verify_shard(shard)
 
 
 def test_captions_are_required_and_parts_are_not(small, tmp_path, load) -> None:

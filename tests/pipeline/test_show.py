@@ -31,18 +31,20 @@ def test_sheet_holds_the_sample_and_a_legend_of_all_six_colours(whole, tmp_path)
 def test_masks_are_tinted_inside_only_and_boxes_are_outlined() -> None:
     picture = Image.new("RGB", (30, 20), (100, 100, 100))
     mask = np.zeros((20, 30), dtype=bool)
-    mask[2:9, 2:9] = True
+    mask[2:9, 0:9] = True
     instances = (
-        PartInstance(part="roof", box_xyxy=(2, 2, 9, 9), mask=geometry.encode_mask(mask)),
+        PartInstance(part="roof", box_xyxy=(0, 2, 9, 9), mask=geometry.encode_mask(mask)),
         PartInstance(part="wheels", box_xyxy=(15, 5, 25, 15)),
     )
     drawn = np.asarray(show.overlay(picture, instances))
-    assert (drawn[2:9, 2:9] != 100).any(axis=-1).all()
-    assert (drawn[2, 2:9] == show.COLOURS["roof"]).all()
+    assert (drawn[2:9, 0:9] != 100).any(axis=-1).all()
+    assert (drawn[2, 0:9] == show.COLOURS["roof"]).all()
+    assert (drawn[2:9, 0] == show.COLOURS["roof"]).all()
+    assert (drawn[4:7, 2:7] != show.COLOURS["roof"]).any(axis=-1).all()
     assert (drawn[5, 15:25] == show.COLOURS["wheels"]).all()
     assert (drawn[7:13, 17:23] == 100).all()
     drawn_outside = drawn.copy()
-    drawn_outside[2:9, 2:9] = drawn_outside[5:15, 15:25] = 100
+    drawn_outside[2:9, 0:9] = drawn_outside[5:15, 15:25] = 100
     assert (drawn_outside == 100).all()
 
 

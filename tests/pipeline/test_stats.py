@@ -10,10 +10,10 @@ from pfcvr.pipeline import stats
 
 @pytest.fixture
 def counted(small):
-    """Three vehicles with 1, 2 and 2 images; five captions of 12, 12, 2, 31 and 3 words."""
+    """Three vehicles with 1, 2 and 2 images; six captions of 12, 12, 12, 2, 31 and 3 words."""
     small.add_images({"a": 1, "b": 2, "c": 2})
     ids = [image.image_id for image in small.images]
-    texts = {ids[0]: ["w " * 12, "w " * 12], ids[1]: ["one two"], ids[3]: ["w " * 31, "a b c"]}
+    texts = {ids[0]: ["w " * 12] * 3, ids[1]: ["one two"], ids[3]: ["w " * 31, "a b c"]}
     small.add_captions({image_id: [text.strip() for text in own] for image_id, own in texts.items()})
     small.add_parts()
     small.add_split(ratio=0.5, val=0)
@@ -37,13 +37,13 @@ def test_table_ii_counts_images_identities_parts_and_words(counted) -> None:
 
 
 def test_table_i_counts_identities_by_number_of_pairs(counted) -> None:
-    # a: one image with two captions; b: one caption on two images; c: two captions on two images.
-    assert stats.run(counted.workspace).as_dict()["table_i"] == {"1": 1, "2": 2}
+    # a: one image with three captions; b: one caption on two images; c: two captions on two images.
+    assert stats.run(counted.workspace).as_dict()["table_i"] == {"1": 1, "2": 1, "3": 1}
 
 
 def test_histogram_has_every_bin_between_the_shortest_and_the_longest_caption(counted) -> None:
     histogram = stats.run(counted.workspace).as_dict()["words_histogram"]
-    assert histogram == {"0-9": 2, "10-19": 2, "20-29": 0, "30-39": 1}
+    assert histogram == {"0-9": 2, "10-19": 3, "20-29": 0, "30-39": 1}
 
 
 def test_coverage_is_the_share_of_images_with_the_part(counted) -> None:
