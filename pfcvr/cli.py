@@ -42,7 +42,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
             traceback.print_exc()
         return _report(str(error), type(error).__name__, error.exit_code, as_json)
     except (KeyboardInterrupt, typer.Abort):
-        return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
+        result = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -52,6 +52,8 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
             raise
         sentence = f"{error.format_message()} See: {program} --help"
         return _report(sentence, "UsageError", int(getattr(error, "exit_code", 2)), as_json)
+    if result == INTERRUPTED:  # which Typer also returns when Ctrl-C reached it first
+        return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
     return result if isinstance(result, int) else 0
 
 

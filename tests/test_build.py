@@ -137,14 +137,15 @@ def test_two_builds_at_once_the_second_is_refused_by_pid(vehicles: Path, tmp_pat
 
 
 def test_a_failed_check_ends_the_build_before_anything_is_exported(vehicles: Path, tmp_path: Path) -> None:
-    text = BUILD.replace("[check]\n", "[check]\nrequire_parts = true\n").replace(
-        "{source}/parts.coco.json", "empty.json"
-    )
+    text = BUILD.replace("[check]", "[check]\nrequire_parts = true").replace("{source}/parts.coco.json", "few.json")
+    text = text.replace("[select]\nidentities = 18\nseed = 3\n", "")
     command = write_build(tmp_path / "build", vehicles, text)
-    (tmp_path / "build" / "empty.json").write_text(
-        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "wheels"}]}'
-    )
+    coco = json.loads((vehicles / "parts.coco.json").read_text())
+    coco["annotations"] = coco["annotations"][:1]
+    (tmp_path / "build" / "few.json").write_text(json.dumps(coco))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert json.loads(done.stdout)["passed"] is False
+    outcome = json.loads(done.stdout)
+    assert outcome["passed"] is False
+    assert "parts" in json.dumps(outcome["steps"]["check"])
     assert not (tmp_path / "build" / "dataset").exists()

@@ -61,7 +61,7 @@ def test_with_json_an_error_is_one_object_on_stdout(run_cli, tmp_path: Path) -> 
     [
         (["statsu"], "No such command 'statsu'"),
         (["status"], "Missing option '--workspace'"),
-        (["select", "-w", "x", "--identities", "many"], "'many' is not a valid int"),
+        (["select", "-w", "x", "--identities", "many"], "'--identities': Input should be a valid integer"),
         (["parts", "-w", "x", "--grid", "24by24"], "'grid.rows': input should be a valid integer"),
         (["import", "src", "-w", "x", "--format", "cifar"], "'format': input should be 'auto'"),
         (["split", "-w", "x", "--ratio", "1.5"], "'ratio': input should be less than 1 (got 1.5)"),
