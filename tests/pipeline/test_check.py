@@ -306,7 +306,7 @@ def test_look_alikes_equal_a_comparison_of_all_pairs() -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 40, dtype=np.uint64)
     rows = []
-    for number in range(160):
+    for number in range(320):
         value = int(base[number % 40])
         for bit in rng.choice(64, rng.integers(0, 4), replace=False):
             value ^= 1 << int(bit)

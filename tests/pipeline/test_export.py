@@ -80,6 +80,18 @@ def test_load_dataset_decodes_the_images_and_knows_the_grid_shape(whole, tmp_pat
     assert rows.features["part_grid"].shape == (6, 5, 4)
 
 
+def test_other_parquet_readers_see_the_grid_as_part_by_row_by_column(whole, tmp_path) -> None:
+    import pyarrow.parquet as parquet
+
+    run_export(whole, tmp_path / "out")
+    table = parquet.read_table(tmp_path / "out" / "data" / "test-00000-of-00001.parquet")
+    parts = {row.image_id: row for row in whole.workspace.records("parts", ImageParts)}
+    for image_id, grid in zip(table["image_id"].to_pylist(), table["part_grid"].to_pylist(), strict=True):
+        assert np.array_equal(np.array(grid), geometry.grid_array(parts[image_id].grid))
+    storage = table["part_grid"].combine_chunks().storage
+    assert [len(storage[0]), len(storage[0][0]), len(storage[0][0][0])] == [6, 5, 4]
+
+
 def test_same_workspace_in_other_folders_gives_identical_files(tmp_path, build_small) -> None:
     outs = []
     for name in ("a", "some/where/else"):
