@@ -100,6 +100,9 @@ def search(
     data: Annotated[str | None, typer.Option("--data", help="Data set to search in, or to show pictures from.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
     k: Annotated[int, typer.Option("-k", help="How many answers.")] = 10,
+    describes: Annotated[
+        str | None, typer.Option(metavar="IMAGE_ID", help="The image the text is about, to mark right and wrong.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="PNG file for a picture of the answer.")] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -113,7 +116,7 @@ def search(
     from pfcvr.model import search as searching
 
     values = {"source": source, "text": text, "data": data, "split": split, "k": k, "out": out}
-    values |= {"device": device, "workers": workers}
+    values |= {"image_id": describes, "device": device, "workers": workers}
     answer = searching.search(settings.parse(settings.SearchConfig, values, "pfcvr search"), quiet=as_json)
     emit(answer.as_dict(), answer.text(), as_json)
 
