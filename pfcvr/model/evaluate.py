@@ -18,7 +18,7 @@ from pfcvr.files import write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
-from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, tied_top
+from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
 from pfcvr.model.panel import PanelRow, hits_of, render_panel
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
@@ -67,7 +67,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         "permuted": permuted_metrics(encoded, int(manifest["seed"])),
     }
     if families is not None:
-        result["family"] = family_metrics(encoded, families)
+        result["family"] = family_metrics(encoded, families, _cameras(rows))
     write_json(folder.root / f"eval-{config.split}.json", result)
     if config.figures is not None:
         _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))
@@ -93,8 +93,8 @@ def text(result: dict[str, Any]) -> str:
     if "family" in result:
         family = result["family"]
         lines.append(
-            f"Rank-1 inside the family of near-twins {family['rank1']:.1f} (chance {family['chance_rank1']:.1f}, "
-            f"{family['queries']:,} queries, {family['skipped']:,} without one skipped)"
+            f"Rank-1 among near-twins, across cameras {family['rank1']:.1f} (chance {family['chance_rank1']:.1f}, "
+            f"{family['queries']:,} queries, {family['skipped']:,} without a twin here skipped)"
         )
     return "\n".join(lines)
 
@@ -114,18 +114,19 @@ def permuted_metrics(encoded: Encoded, seed: int) -> dict[str, float] | None:
     return _named(feature_metrics(encoded.queries, encoded.gallery, claimed, encoded.gallery_labels))
 
 
-def family_metrics(encoded: Encoded, families: Labels) -> dict[str, float]:
-    """Rank-1 in percent when only the images of the vehicle's family are searched, the described image left out.
+def family_metrics(encoded: Encoded, families: Labels, cameras: Labels) -> dict[str, float]:
+    """Rank-1 in percent when only the images of the vehicle's family are searched, across cameras.
 
-    ``families`` [G] is the family of each gallery image. Queries with no other image of their vehicle, or whose family
-    has one vehicle here, are skipped and counted. Ties count against the query.
+    ``families`` and ``cameras`` [G] number the family and the camera of each gallery image. The described image is left
+    out, and with it all images by its camera: a sentence that mentions the view would find a twin seen from there
+    before the vehicle itself seen from elsewhere. Queries that leave nothing right or nothing wrong to find are skipped
+    and counted. Ties count against the query.
     """
     hits: list[bool] = []
     chances: list[float] = []
     for query, scores in enumerate(row for block in cosine_blocks(encoded.queries, encoded.gallery) for row in block):
         own, label = encoded.own_image[query], encoded.query_labels[query]
-        members = np.flatnonzero(families == families[own])
-        members = members[members != own]
+        members = np.flatnonzero((families == families[own]) & (cameras != cameras[own]))
         relevant = encoded.gallery_labels[members] == label
         if not relevant.any() or relevant.all():
             continue
@@ -168,6 +169,13 @@ def _families(path: Path, rows: Rows) -> Labels:
         raise SourceError(f"{path}: knows no family of vehicle '{unknown}'; give the truth file of this data set")
     numbers = {family: number for number, family in enumerate(sorted(set(family_of.values())))}
     return np.array([numbers[family_of[vehicle_id]] for vehicle_id in rows.vehicle_ids], dtype=np.int64)
+
+
+def _cameras(rows: Rows) -> Labels:
+    """Camera number of each image of ``rows``; an image whose camera is not known has one of its own."""
+    return label_numbers(
+        [camera or f"image {image}" for camera, image in zip(rows.camera_ids, rows.image_ids, strict=True)]
+    )
 
 
 def _draw_queries(folder: Path, rows: Rows, encoded: Encoded, seed: int) -> None:
