@@ -92,8 +92,8 @@ def select(
 
     Example: pfcvr-data select -w work --identities 1796 --images 14668 --min-images 3 --seed 1
     """
-    values = {"identities": identities, "images": images, "min_images": min_images, "min_cameras": min_cameras}
-    values |= {"list": listed, "seed": seed}
+    limits = {"identities": identities, "images": images, "min_images": min_images, "min_cameras": min_cameras}
+    values = {**limits, "list": listed, "seed": seed}
     config = settings.parse(settings.SelectConfig, values, "pfcvr-data select")
     run_and_print("select", Workspace(workspace), config, RunOptions(overwrite, None, as_json))
 

@@ -131,10 +131,8 @@ def main() -> None:
     evaluation = rendered_vehicles()
     real = find_real_set()
     if real is None:
-        say(
-            "\nNOTICE: no real photographs here; set PFCVR_REAL_MINI to a folder in VERI-Wild layout with captions.jsonl"
-        )
-        say("        and parts.coco.json to run the data half and search on them too. All else ran.")
+        say("\nNOTICE: no real photographs here. Set PFCVR_REAL_MINI to a folder in VERI-Wild layout with")
+        say("        captions.jsonl and parts.coco.json to run the data half and search on them. All else ran.")
     else:
         real_vehicles(real)
     summary(evaluation, (time.monotonic() - started) / 60)

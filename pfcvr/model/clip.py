@@ -68,9 +68,7 @@ class ClipTowers(nn.Module):
         """Tokens of captions. Attention is causal, so padding, which comes last, changes no other token."""
         return self.text_projection(self.text_encoder(input_ids=token_ids).last_hidden_state)
 
-    def text_global(
-        self, tokens: Float[Tensor, "B L D"], token_ids: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B D"]:
+    def text_global(self, tokens: Float[Tensor, "B L D"], token_ids: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """The global text feature: the token at the first end token."""
         return tokens[torch.arange(len(tokens), device=tokens.device), self._end_positions(token_ids)]
 

@@ -105,9 +105,7 @@ def read_gallery(folder: Path) -> Gallery:
     """
     missing = [name for name in (MANIFEST, FEATURES, IMAGES) if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(
-            f"{folder}: no gallery here ({', '.join(missing)} missing); build one with pfcvr index"
-        )
+        raise CheckpointError(f"{folder}: no gallery here ({', '.join(missing)} missing); build one with pfcvr index")
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["gallery_version"] > GALLERY_VERSION:

@@ -81,9 +81,7 @@ class Block(nn.Module):
         self.attention = Attention(width, heads, depth)
         self.feed_forward = FeedForward(width, depth)
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], padding: Bool[Tensor, "B S"] | None = None
-    ) -> Float[Tensor, "B S D"]:
+    def forward(self, x: Float[Tensor, "B S D"], padding: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S D"]:
         normed = self.attention_norm(x)
         x = x + self.attention(normed, normed, padding)
         return x + self.feed_forward(self.feed_forward_norm(x))

@@ -54,9 +54,7 @@ def sdm_loss(
 
 
 @_in_full_precision
-def info_nce(
-    images: Float[Tensor, "B D"], texts: Float[Tensor, "B D"], temperature: float
-) -> Float[Tensor, ""]:
+def info_nce(images: Float[Tensor, "B D"], texts: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
     """Symmetric InfoNCE between paired global features: mean of both directions, the pair itself the only positive."""
     logits = F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T / temperature
     target = torch.arange(len(logits), device=logits.device)
@@ -100,9 +98,7 @@ def part_across_loss(
     won by telling a wheel from a roof; this one needs what the part looks like.
     """
     other_vehicle = (identities[:, None] != identities[None, :]).expand(present.shape[1], -1, -1)
-    return _grouped_info_nce(
-        visual.transpose(0, 1), queries.transpose(0, 1), present.T, other_vehicle, temperature
-    )
+    return _grouped_info_nce(visual.transpose(0, 1), queries.transpose(0, 1), present.T, other_vehicle, temperature)
 
 
 @_in_full_precision
@@ -112,9 +108,7 @@ def mlm_loss(logits: Float[Tensor, "M V"], labels: Int[Tensor, " M"]) -> Float[T
 
 
 @_in_full_precision
-def mim_loss(
-    predicted: Float[Tensor, "B R pixels"], target: Float[Tensor, "B R pixels"]
-) -> Float[Tensor, ""]:
+def mim_loss(predicted: Float[Tensor, "B R pixels"], target: Float[Tensor, "B R pixels"]) -> Float[Tensor, ""]:
     """Masked image modelling (paper eq. 11): squared error on the removed patches, which alone are given.
 
     The mean is taken over the pixel values of a patch too, as the released code does; the paper's squared norm is

@@ -187,9 +187,7 @@ class PfcvrModel(nn.Module):
         if weights.part_itc:
             losses["part_itc"] = objective.part_contrastive_loss(visual, queries, present, temperature)
         if weights.part_across:
-            losses["part_across"] = objective.part_across_loss(
-                visual, queries, present, batch.identities, temperature
-            )
+            losses["part_across"] = objective.part_across_loss(visual, queries, present, batch.identities, temperature)
         return losses
 
     def _patch_loss(

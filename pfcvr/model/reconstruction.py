@@ -44,9 +44,7 @@ class WordDecoder(nn.Module):
 class PatchDecoder(nn.Module):
     """Image branch (paper eq. 4): pixels of the removed patches from the kept ones and the caption's tokens."""
 
-    def __init__(
-        self, width: int, heads: int, head_width: int, depth: int, patches: int, pixels: int
-    ) -> None:
+    def __init__(self, width: int, heads: int, head_width: int, depth: int, patches: int, pixels: int) -> None:
         super().__init__()
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(1 + patches, width) * width**-0.5)

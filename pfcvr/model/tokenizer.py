@@ -168,9 +168,7 @@ def clip_tokenizer(length: int = 77) -> CaptionTokenizer:
     return CaptionTokenizer(_with_mask_token(description, Path("CLIP's vocabulary")), length)
 
 
-def train_caption_tokenizer(
-    texts: Sequence[str], vocabulary_size: int, length: int = 77
-) -> CaptionTokenizer:
+def train_caption_tokenizer(texts: Sequence[str], vocabulary_size: int, length: int = 77) -> CaptionTokenizer:
     """A byte-pair vocabulary of at most ``vocabulary_size`` entries trained on ``texts`` (at least twice seen pairs).
 
     Frequent words become one token each; any other text still has ids, since single bytes are in the vocabulary. The

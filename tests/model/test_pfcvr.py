@@ -152,9 +152,7 @@ def test_padding_changes_no_loss(tiny_model: MakeModel, tiny_batch: MakeBatch) -
 
 
 @pytest.mark.parametrize("case", ["no parts", "one pair", "no masked word", "one identity", "whole image a part"])
-def test_odd_batches_give_finite_losses_and_gradients(
-    case: str, tiny_model: MakeModel, tiny_batch: MakeBatch
-) -> None:
+def test_odd_batches_give_finite_losses_and_gradients(case: str, tiny_model: MakeModel, tiny_batch: MakeBatch) -> None:
     model = tiny_model()
     batch = tiny_batch(model, size=1 if case == "one pair" else 4, identities=[0] if case == "one pair" else [2] * 4)
     if case == "no parts":

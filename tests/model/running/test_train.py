@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from pfcvr.config import TrainConfig
 from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, SealedError, StageStopped, UsageError
 from pfcvr.model import train as training
+from pfcvr.model.data import open_data
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.recipes import load_recipe
 from pfcvr.model.run_log import read_metrics
+from pfcvr.model.tokenizer import train_caption_tokenizer
 from pfcvr.model.train import train
 
 SHORT = ("schedule.length=12", "schedule.warmup=2", "schedule.evaluate_every=6")
@@ -141,13 +143,31 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def backbone_with_dropout(tmp_path: Path, painted: Path) -> Path:
+    """A CLIP checkpoint of one layer a tower whose attention drops weights in training, with a vocabulary of its own."""
+    from transformers import CLIPConfig, CLIPModel
+
+    texts = [text for texts in open_data(str(painted)).split("train").captions for text in texts]
+    tokenizer = train_caption_tokenizer(texts, 600, 16)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    tower |= {"projection_dim": 32, "attention_dropout": 0.2}
+    words = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": 16, "eos_token_id": tokenizer.end_id}
+    config = CLIPConfig(
+        text_config=tower | words, vision_config=tower | {"image_size": 32, "patch_size": 8}, projection_dim=32
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "backbone")
+    tokenizer.save(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
 @pytest.mark.timeout(180)
 def test_killed_in_mid_epoch_and_continued_is_bit_for_bit_the_undisturbed_run(
-    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, backbone_with_dropout: Path
 ) -> None:
-    """Two kills, workers on, random patch removal and word masking on; checkpoints fall inside epochs of 36 steps."""
+    """Two kills with workers, dropout, patch removal and word masking on; checkpoints fall inside epochs of 36 steps."""
     lengths = ("schedule.length=60", "schedule.warmup=5", "schedule.evaluate_every=25", "checkpoint_every=7")
-    overrides = (*small_model, *lengths)
+    overrides = (*small_model, *lengths, "model.vocabulary=clip", f"model.backbone={backbone_with_dropout}")
     undisturbed = TrainConfig(data=str(painted), out=tmp_path / "whole", overrides=overrides, workers=0, threads=1)
     train(undisturbed, quiet=True)
 
