@@ -1,6 +1,6 @@
 """Draw docs/img/synth_sheet.png: every body type from five cameras, the last row with its part masks.
 
-Run: python docs/img/make_synth_sheet.py docs/img/synth_sheet.png
+Run: python scripts/synth_sheet.py docs/img/synth_sheet.png
 """
 
 import sys
