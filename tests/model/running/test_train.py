@@ -145,7 +145,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def backbone_with_dropout(tmp_path: Path, painted: Path) -> Path:
-    """A CLIP checkpoint of one layer a tower whose attention drops weights in training, with a vocabulary of its own."""
+    """A CLIP checkpoint of one layer a tower, whose attention drops weights in training, with its own vocabulary."""
     from transformers import CLIPConfig, CLIPModel
 
     texts = [text for texts in open_data(str(painted)).split("train").captions for text in texts]
@@ -165,7 +165,7 @@ def backbone_with_dropout(tmp_path: Path, painted: Path) -> Path:
 def test_killed_in_mid_epoch_and_continued_is_bit_for_bit_the_undisturbed_run(
     painted: Path, small_model: tuple[str, ...], tmp_path: Path, backbone_with_dropout: Path
 ) -> None:
-    """Two kills with workers, dropout, patch removal and word masking on; checkpoints fall inside epochs of 36 steps."""
+    """Two kills with workers, dropout, patch removal and word masking on; checkpoints fall inside epochs."""
     lengths = ("schedule.length=60", "schedule.warmup=5", "schedule.evaluate_every=25", "checkpoint_every=7")
     overrides = (*small_model, *lengths, "model.vocabulary=clip", f"model.backbone={backbone_with_dropout}")
     undisturbed = TrainConfig(data=str(painted), out=tmp_path / "whole", overrides=overrides, workers=0, threads=1)
