@@ -3,12 +3,17 @@
 The file is replaced by rename, so there is always a whole one. It is read with ``weights_only``, which refuses code.
 """
 
+import os
 import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from pfcvr.errors import CheckpointError
@@ -36,8 +41,24 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "state": asdict(state),
     }
-    with atomic_write(path) as file:
+    with plain_disk_errors(), atomic_write(path) as file:
         torch.save(content, file)
+
+
+@contextmanager
+def plain_disk_errors() -> Iterator[None]:
+    """Raise the OSError that torch and safetensors hide in errors of their own when a file cannot be written."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        raise
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from pfcvr.config import OptimizerConfig, Recipe, TrainConfig
 from pfcvr.errors import DataError, StageStopped, UsageError
 from pfcvr.files import disk_full_stops, sync_folder
-from pfcvr.model.checkpoint import load_checkpoint, save_checkpoint
+from pfcvr.model.checkpoint import load_checkpoint, plain_disk_errors, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
 from pfcvr.model.device import check_device, cores, worker_count
 from pfcvr.model.encode import encode_split
@@ -258,7 +258,8 @@ def _replace_model(folder: Path, model: PfcvrModel) -> None:
     """``model`` in ``folder``. A kill on the way leaves no folder at worst; the checkpoint then leads here again."""
     beside = folder.with_name(".model.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(beside)
+    with plain_disk_errors():
+        model.save_pretrained(beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     sync_folder(folder.parent)

@@ -94,6 +94,7 @@ def test_another_seed_gives_other_weights(
 
 
 CHILD = """
+import resource
 import sys
 from pathlib import Path
 import datasets
@@ -105,11 +106,22 @@ train(config, quiet=True)
 """
 
 
-def start_child(data: Path, out: Path, workers: int, overrides: tuple[str, ...]) -> subprocess.Popen[bytes]:
+def start_child(
+    data: Path, out: Path, workers: int, overrides: tuple[str, ...], first: str = ""
+) -> subprocess.Popen[bytes]:
+    """Train in another process, which runs the line ``first`` before it begins."""
     import datasets
 
     environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(data), str(out), str(workers), *overrides]
+    command = [
+        sys.executable,
+        "-c",
+        CHILD.replace("train(config", f"{first}\ntrain(config"),
+        str(data),
+        str(out),
+        str(workers),
+        *overrides,
+    ]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -208,6 +220,22 @@ def test_a_run_that_another_process_trains_is_refused_with_its_pid(
         child.kill()
         child.wait()
         child.stderr.close()
+
+
+@pytest.mark.parametrize("evaluate_every", [2, 12])
+def test_a_full_disk_stops_the_run_which_then_continues(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, evaluate_every: int
+) -> None:
+    """A limit on the size of files stands in for a full disk: the model's file meets it first, or the checkpoint's."""
+    overrides = (*small_model, *SHORT, f"schedule.evaluate_every={evaluate_every}", "checkpoint_every=3")
+    child = start_child(
+        painted, tmp_path / "run", 0, overrides, "resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 14,) * 2)"
+    )
+    _, errors = child.communicate()
+    assert "StageStopped" in errors.decode()
+    assert f"{tmp_path / 'run'}: training: the disk is full" in errors.decode()
+    config = TrainConfig(data=str(painted), out=tmp_path / "run", overrides=overrides, workers=0, threads=1)
+    assert train(config, quiet=True).steps == 12
 
 
 def test_a_run_of_other_settings_is_refused_with_the_difference(
