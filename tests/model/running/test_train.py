@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from pfcvr.config import TrainConfig
-from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, SealedError, StageStopped, UsageError
+from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, SealedError, StageStopped
 from pfcvr.model import train as training
 from pfcvr.model.data import open_data
 from pfcvr.model.pfcvr import PfcvrModel
-from pfcvr.model.recipes import load_recipe
 from pfcvr.model.run_log import read_metrics
 from pfcvr.model.tokenizer import train_caption_tokenizer
 from pfcvr.model.train import train
@@ -377,33 +376,3 @@ def test_an_unfinished_run_that_lost_its_model_folder_makes_it_again(
     shutil.rmtree(tmp_path / "run" / "model")
     train(config, quiet=True)
     assert same_weights(tmp_path / "run", finished_run)
-
-
-class TestRecipes:
-    def test_values_can_be_set(self) -> None:
-        recipe = load_recipe("tiny", ["optimizer.lr=3e-4", "augment.expand=false", "model.towers.activation=gelu"])
-        assert (recipe.optimizer.lr, recipe.augment.expand, recipe.model.towers.activation) == (3e-4, False, "gelu")
-
-    @pytest.mark.parametrize(
-        ("override", "sentence"),
-        [
-            ("optimiser.lr=1", "--set: unknown key 'optimiser'; known here: augment, batch_size"),
-            ("optimizer.rate=1", "unknown key 'optimizer.rate'; known here: betas, eps, kind, lr"),
-            ("batch_size=many", "'batch_size': input should be a valid integer"),
-            ("batch_size.big=1", "'batch_size' is a value, not a table of keys"),
-            ("lr", "--set lr: expected KEY=VALUE"),
-            ("schedule.warmup=900", r"warmup \(900\) must be shorter than length \(700\)"),
-        ],
-    )
-    def test_a_wrong_override_is_named(self, override: str, sentence: str) -> None:
-        with pytest.raises(UsageError, match=sentence):
-            load_recipe("tiny", [override])
-
-    def test_an_unknown_recipe_is_named_with_the_known_ones(self) -> None:
-        with pytest.raises(UsageError, match="unknown recipe 'huge'; choose one of: tiny, or give the path"):
-            load_recipe("huge")
-
-    def test_an_unknown_key_in_a_file_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "mine.toml").write_text("[optimizer]\nspeed = 2\n")
-        with pytest.raises(UsageError, match="unknown key 'optimizer.speed'"):
-            load_recipe(str(tmp_path / "mine.toml"))
