@@ -17,6 +17,8 @@ COLOURS = {"red": (210, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 210), 
 HEIGHT, WIDTH = 48, 64
 
 SMALL_MODEL = (
+    "model.losses.mlm=0.1",
+    "model.losses.mim=0.1",
     "batch_size=8",
     "model.image_size=[32, 32]",
     "model.text_length=16",

@@ -192,7 +192,11 @@ class TestWhatAUserIsTold:
             open_data(str(tmp_path))
 
     def test_a_name_that_is_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        import datasets
+        import huggingface_hub
+
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         with pytest.raises(DataError, match="no/such-set: neither a folder here nor a data set that the Hub gives"):
             open_data("no/such-set")
 
