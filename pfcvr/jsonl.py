@@ -26,10 +26,8 @@ def parse_line(line: bytes, kind: type[RecordT], path: Path, number: int | None 
     except ValidationError as error:
         problem = error.errors()[0]
         where = f"{path}:{number}" if number is not None else str(path)
-        field = ".".join(str(step) for step in problem["loc"])
-        raise WorkspaceError(
-            f"{where}: damaged record ({field} {problem['msg']}); remove the stage's folder and run it again"
-        ) from None
+        what = " ".join([".".join(map(str, problem["loc"])), problem["msg"]]).strip()
+        raise WorkspaceError(f"{where}: damaged record ({what}); remove the stage's folder and run it again") from None
 
 
 def read_records(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:

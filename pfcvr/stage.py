@@ -68,7 +68,8 @@ class StagePlan(Generic[Row]):
 class RunOptions:
     """How this run treats what it finds.
 
-    ``overwrite`` replaces what was made from other inputs, and only that: work that still holds is never done twice.
+    ``overwrite`` replaces what was made from other inputs or altered since, and only that: work that still holds is
+    never done twice.
     ``retry`` takes up the rows rejected for that reason again.
     """
 
@@ -142,6 +143,9 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
             )
         _clear(folder)
         return None
+    if manifest is not None and options.overwrite and _is_altered(workspace, manifest):
+        _clear(folder)
+        return None
     if manifest is not None and options.retry is not None:
         if options.retry not in manifest.reasons:
             known = ", ".join(sorted(manifest.reasons)) or "nothing was rejected"
@@ -151,6 +155,11 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
     if manifest is not None:
         _remove_working_files(folder)
     return manifest
+
+
+def _is_altered(workspace: Workspace, manifest: Manifest) -> bool:
+    """Whether the files of a sealed stage no longer are what its manifest says."""
+    return not workspace.is_intact(manifest) or rejected_reasons(workspace.folder(manifest.stage)) != manifest.reasons
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -192,8 +201,10 @@ def _reopen(folder: Path, manifest: Manifest) -> None:
     (folder / "manifest.json").unlink()
 
 
-def _reason(rejected_line: bytes) -> str:
-    return Rejected.model_validate_json(rejected_line).reason
+def rejected_reasons(folder: Path) -> Counter[str]:
+    """How many rows were rejected for each reason so far; raises WorkspaceError for a damaged line."""
+    path = folder / "rejected.jsonl"
+    return Counter(parse_line(line, Rejected, path).reason for _, line in whole_lines(path))
 
 
 def kept_so_far(folder: Path) -> int:
@@ -222,10 +233,15 @@ def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
 
 def read_draft(folder: Path) -> dict[str, Any]:
     """What an unfinished stage is being made from, ``fingerprint`` and ``total``; empty when there is none."""
+    path = folder / "draft.json"
     try:
-        draft: dict[str, Any] = json.loads((folder / "draft.json").read_bytes())
+        draft = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except ValueError:
+        draft = None
+    if not isinstance(draft, dict):
+        raise WorkspaceError(f"{path}: damaged, expected a JSON object; remove the stage's folder and run it again")
     return draft
 
 
@@ -261,7 +277,9 @@ class _Run(Generic[Row]):
             return
         path = self._folder / "rejected.jsonl"
         with atomic_write(path) as file:
-            file.writelines(line for _, line in whole_lines(path) if _reason(line) != self._options.retry)
+            for _, line in whole_lines(path):
+                if parse_line(line, Rejected, path).reason != self._options.retry:
+                    file.write(line)
 
     def close(self) -> None:
         self._kept_file.close()
@@ -326,9 +344,9 @@ class _Run(Generic[Row]):
         if kept + rejected != self._rows_in:
             raise WorkspaceError(
                 f"stage '{self._plan.name}': the books do not balance: {self._rows_in} rows in, {kept} kept, "
-                f"{rejected} rejected; the input changed while it was read, rerun with --overwrite"
+                f"{rejected} rejected; the input changed while it was read, remove {self._folder} and run it again"
             )
-        reasons = Counter(_reason(line) for _, line in whole_lines(self._folder / "rejected.jsonl"))
+        reasons = rejected_reasons(self._folder)
         if kept == 0:
             top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no row came in"
             raise NothingKept(

@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pfcvr.errors import WorkspaceError
-from pfcvr.files import process_lock, write_json
+from pfcvr.files import disk_full_stops, process_lock, sha256_file, write_json
 from pfcvr.jsonl import read_records
 from pfcvr.records import ImageKeyed, ImageRecord, Record, Rejected, Selected, Source
 
 WORKSPACE_VERSION = 1
 STAGES = ("import", "select", "caption", "parts", "split")
+BEGINNING = frozenset({".lock", ".workspace.json.partial"})
+"""All that a kill while a workspace is made can leave in its folder."""
+
 RecordT = TypeVar("RecordT", bound=Record)
 ImageKeyedT = TypeVar("ImageKeyedT", bound=ImageKeyed)
 
@@ -80,12 +83,13 @@ class Workspace:
     def _create(self, marker: Path, create: bool) -> None:
         if not create:
             raise WorkspaceError(f"{self.root}: no workspace here; make one with: pfcvr-data import SRC -w {self.root}")
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        if self.root.exists() and not (self.root.is_dir() and {path.name for path in self.root.iterdir()} <= BEGINNING):
             raise WorkspaceError(
                 f"{self.root}: exists and is not a pfcvr workspace; give a new or empty folder with -w"
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        write_json(marker, {"pfcvr_workspace": WORKSPACE_VERSION})
+        with self.lock(), disk_full_stops(f"{self.root}: new workspace"):
+            write_json(marker, {"pfcvr_workspace": WORKSPACE_VERSION})
 
     def folder(self, stage: str) -> Path:
         return self.root / stage
@@ -110,6 +114,11 @@ class Workspace:
             command = "import SRC" if stage == "import" else stage
             raise WorkspaceError(f"{self.root}: stage '{stage}' is {state}; run: pfcvr-data {command} -w {self.root}")
         return manifest
+
+    def is_intact(self, manifest: Manifest) -> bool:
+        """Whether the records of a sealed stage still are the bytes that were sealed."""
+        folder = self.folder(manifest.stage)
+        return all((folder / f.name).is_file() and sha256_file(folder / f.name) == f.sha256 for f in manifest.files)
 
     def records(self, stage: str, kind: type[RecordT]) -> Iterator[RecordT]:
         """The sealed records of ``stage`` in order of their key, read as a stream."""

@@ -288,6 +288,45 @@ def test_a_folder_with_other_things_in_it_is_not_taken_for_a_workspace(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("left", [[], [".workspace.json.partial"], [".lock", ".workspace.json.partial"]])
+def test_a_workspace_whose_making_was_killed_can_be_made_by_the_same_command(tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "ws").mkdir()
+    for name in left:
+        (tmp_path / "ws" / name).touch()
+    assert Workspace(tmp_path / "ws", create=True).manifest("import") is None
+    assert Workspace(tmp_path / "ws").manifest("import") is None
+
+
+@pytest.mark.parametrize("name", ["part-00000.jsonl", "rejected.jsonl"])
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(file.read_bytes().split(b"\n", 1)[1])])
+def test_a_sealed_stage_whose_files_were_altered_is_made_anew_by_overwrite(workspace: Workspace, name, harm) -> None:
+    run_stage(workspace, plan(), QUIET)
+    whole = sealed_bytes(workspace)
+    harm(workspace.folder("select") / name)
+    assert not run_stage(workspace, plan(), RunOptions(overwrite=True, quiet=True)).already_done
+    assert sealed_bytes(workspace) == whole
+    assert run_stage(workspace, plan(), RunOptions(overwrite=True, quiet=True)).already_done
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("draft.json", "{"), ("draft.json", "[]"), ("rejected.jsonl", "rubbish\n")]
+)
+def test_a_damaged_file_of_an_unfinished_stage_is_named_by_run_retry_and_status(
+    workspace: Workspace, name: str, content: str
+) -> None:
+    run_stage(workspace, plan(), QUIET)
+    (workspace.folder("select") / "manifest.json").unlink()
+    (workspace.folder("select") / "draft.json").write_text(json.dumps({"fingerprint": plan().fingerprint, "total": 20}))
+    (workspace.folder("select") / name).write_text(content)
+    for act in (
+        lambda: run_stage(workspace, plan(), QUIET),
+        lambda: run_stage(workspace, plan(), RunOptions(retry="odd", quiet=True)),
+        lambda: workspace_status(workspace),
+    ):
+        with pytest.raises(WorkspaceError, match=f"{name}: damaged.*; remove the stage's folder and run it again"):
+            act()
+
+
 def test_a_damaged_record_is_named_by_file_and_line(workspace: Workspace) -> None:
     run_stage(workspace, plan(), QUIET)
     part = workspace.folder("select") / "part-00000.jsonl"

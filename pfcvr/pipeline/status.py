@@ -1,11 +1,9 @@
 """Where a workspace stands: one line a stage, without changing anything."""
 
-from collections import Counter
 from typing import Literal
 
-from pfcvr.jsonl import whole_lines
-from pfcvr.records import Record, Rejected
-from pfcvr.stage import kept_so_far, read_draft
+from pfcvr.records import Record
+from pfcvr.stage import kept_so_far, read_draft, rejected_reasons
 from pfcvr.store import STAGES, Manifest, Workspace
 
 
@@ -42,7 +40,7 @@ def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     if not folder.exists():
         return StageStatus(stage=stage, state="absent")
     kept = kept_so_far(folder)
-    reasons = Counter(Rejected.model_validate_json(line).reason for _, line in whole_lines(folder / "rejected.jsonl"))
+    reasons = rejected_reasons(folder)
     total = read_draft(folder).get("total")
     return StageStatus(
         stage=stage,
