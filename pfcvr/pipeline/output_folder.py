@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.errors import SealedError, WorkspaceError
-from pfcvr.files import sync_folder, write_json
+from pfcvr.files import process_lock, sync_folder, write_json
 
 MANIFEST = "pfcvr.json"
-UNFINISHED = "pfcvr-unfinished.json"
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,27 @@ class OutputFolder:
     def build(self, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Let ``fill`` write into a fresh folder, add the manifest that it returns, and put the folder in place.
 
-        Whatever an earlier, unfinished build left is removed first.
+        Whatever an earlier, unfinished build left is removed first. Raises LockedError while another process builds it.
         """
-        self.place.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.place.with_name(f".{self.place.name}.partial")
-        self._clear_unfinished(beside)
-        beside.mkdir()
-        write_json(beside / UNFINISHED, {"kind": self.kind})
-        manifest = fill(beside)
-        manifest |= {"kind": self.kind, "fingerprint": self.fingerprint, "sizes": _flush(beside)}
-        write_json(beside / MANIFEST, manifest)
-        (beside / UNFINISHED).unlink()
-        sync_folder(beside)
-        self._put_in_place(beside)
+        place = self.place.resolve()  # a link keeps pointing where it points
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.partial")
+        self._check_ours(beside)
+        beside.mkdir(exist_ok=True)
+        with process_lock(self._marker(beside), "writing this data set"):
+            _remove_all(beside, but=self._marker(beside).name)
+            manifest = fill(beside)
+            manifest |= {"kind": self.kind, "fingerprint": self.fingerprint, "sizes": _flush(beside)}
+            del manifest["sizes"][self._marker(beside).name]
+            write_json(beside / MANIFEST, manifest)
+            self._marker(beside).unlink()
+            sync_folder(beside)
+            self._put_in_place(beside, place)
         return manifest
+
+    def _marker(self, folder: Path) -> Path:
+        """The lock of an unfinished folder; that it is there tells whose the folder is."""
+        return folder / f".{self.kind}.unfinished"
 
     def _manifest(self) -> dict[str, Any] | None:
         """The manifest at ``place``; None for no folder or an empty one; raises WorkspaceError for somebody else's."""
@@ -73,38 +79,36 @@ class OutputFolder:
             )
         return manifest
 
-    def _clear_unfinished(self, beside: Path) -> None:
-        if not beside.exists():
+    def _check_ours(self, beside: Path) -> None:
+        if not os.path.lexists(beside) or self._marker(beside).exists():
             return
-        ours = _read_object(beside / UNFINISHED).get("kind") or _read_object(beside / MANIFEST).get("kind")
-        if ours != self.kind and (not beside.is_dir() or any(beside.iterdir())):
+        if _read_object(beside / MANIFEST).get("kind") != self.kind and (not beside.is_dir() or any(beside.iterdir())):
             raise WorkspaceError(f"{beside}: is in the way and was not written by this command; move it elsewhere")
-        _remove(beside)
 
-    def _put_in_place(self, beside: Path) -> None:
+    def _put_in_place(self, beside: Path, place: Path) -> None:
         """Rename ``beside`` to ``place``; what stood there leaves only once its successor is complete."""
-        before = self.place.with_name(f".{self.place.name}.replaced")
+        before = place.with_name(f".{place.name}.replaced")
         self._remove_replaced(before)
-        if self.place.exists():
-            self.place.rename(before)
-        beside.rename(self.place)
-        sync_folder(self.place.parent)
+        if place.exists():
+            place.rename(before)
+        beside.rename(place)
+        sync_folder(place.parent)
         self._remove_replaced(before)
 
     def _remove_replaced(self, before: Path) -> None:
         """Remove what an earlier, perhaps killed, replacement has put aside."""
         if before.exists() and (_read_object(before / MANIFEST).get("kind") == self.kind or not any(before.iterdir())):
-            _remove(before)
+            # The file that tells whose it is goes last, so that a killed removal can be continued.
+            _remove_all(before, but=MANIFEST)
+            shutil.rmtree(before)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder of ours; the files that tell whose it is go last, so that a killed removal can be continued."""
+def _remove_all(folder: Path, but: str) -> None:
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in (MANIFEST, UNFINISHED):
+        elif path.name != but:
             path.unlink()
-    shutil.rmtree(folder)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def _flush(folder: Path) -> dict[str, int]:
     """Force every file to disk; size of each by its name."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != UNFINISHED:
+        if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size

@@ -16,7 +16,7 @@ import pytest
 
 from pfcvr import geometry
 from pfcvr.config import ExportConfig
-from pfcvr.errors import NothingKept, SealedError, StageStopped, WorkspaceError
+from pfcvr.errors import LockedError, NothingKept, SealedError, StageStopped, WorkspaceError
 from pfcvr.pipeline import export
 from pfcvr.pipeline.exporters import hf
 from pfcvr.records import PARTS, ImageParts, VehicleSplit
@@ -296,6 +296,98 @@ def test_export_killed_with_sigkill_is_made_whole_by_the_next_run(whole, tmp_pat
     run_export(whole, out, overwrite=True)
     assert files_of(out) == files_of(tmp_path / "undisturbed")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+KILLED_EVERYWHERE = """
+import itertools, os, signal, sys
+from pathlib import Path
+import datasets, pyarrow.parquet
+from pfcvr.config import ExportConfig
+from pfcvr.pipeline import export
+from pfcvr.pipeline.exporters import hf
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+workspace, base = Workspace(Path(sys.argv[1])), Path(sys.argv[2])
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+def run_in_child(out, kill_before):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    changes = 0
+    def count(event, arguments):
+        nonlocal changes
+        writes = event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in CHANGES) and str(arguments[0]).startswith(str(base)):
+            changes += 1
+            if changes == kill_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    export.run(workspace, ExportConfig(out=out), RunOptions(overwrite=True, quiet=True))
+    os._exit(0)
+
+assert run_in_child(base / "whole", 0) == 0
+expected, kills = files_of(base / "whole"), 0
+for before in ("nothing", "older"):
+    for kill_before in itertools.count(1):
+        out = base / f"{before}-{kill_before}"
+        if before == "older":
+            assert run_in_child(out, 0) == 0
+        killed = run_in_child(out, kill_before)
+        assert run_in_child(out, 0) == 0, out
+        assert files_of(out) == expected, out
+        if killed == 0:
+            break
+        kills += 1
+assert not list(base.glob(".*")), list(base.glob(".*"))
+print(kills)
+"""
+
+
+def test_export_killed_before_any_change_to_a_file_is_made_whole_by_the_next_run(whole, tmp_path) -> None:
+    base = tmp_path / "exports"
+    base.mkdir()
+    arguments = [sys.executable, "-c", KILLED_EVERYWHERE, str(whole.workspace.root), str(base)]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
+
+
+def test_second_export_to_the_same_folder_is_refused_with_the_pid_of_the_first(whole, tmp_path) -> None:
+    waiting = KILLED_EXPORT.replace(
+        "export.run(", "hf.row_of = lambda *_: (print(flush=True), signal.pause())\nexport.run("
+    )
+    command = [sys.executable, "-c", waiting, str(whole.workspace.root), str(tmp_path / "out"), ""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        try:
+            sentence = f"process {first.pid} is writing this data set; wait for it or stop it"
+            with pytest.raises(LockedError, match=sentence):
+                run_export(whole, tmp_path / "out")
+        finally:
+            first.kill()
+    assert not run_export(whole, tmp_path / "out").already_done
+
+
+def test_link_to_the_data_set_stays_a_link_and_the_folder_it_names_is_replaced(whole, tmp_path) -> None:
+    run_export(whole, tmp_path / "real")
+    expected = files_of(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    assert not run_export(whole, tmp_path / "link", overwrite=True).already_done
+    assert (tmp_path / "link").is_symlink()
+    assert files_of(tmp_path / "real") == expected
+
+
+def test_the_current_folder_can_be_the_data_set_when_it_is_empty(whole, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run_export(whole, Path())
+    assert (tmp_path / "here" / "pfcvr.json").is_file()
 
 
 def test_full_disk_stops_the_export_with_a_sentence_and_no_data_set(whole, tmp_path, monkeypatch) -> None:
