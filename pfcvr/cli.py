@@ -16,6 +16,7 @@ from pfcvr.cli_data import app as data_app
 from pfcvr.cli_data_reading import app as data_reading_app
 from pfcvr.cli_model import app as model_app
 from pfcvr.errors import PfcvrError
+from pfcvr.files import DISK_FULL
 
 INTERRUPTED = 130
 
@@ -46,6 +47,12 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK_FULL:
+            raise
+        if debug:
+            traceback.print_exc()
+        return _report(_system_refusal(error), "SystemRefusal", 1, as_json)
     except Exception as error:
         # Typer carries its own copy of click and exports no base class of its usage errors: they are known by shape.
         if not hasattr(error, "format_message"):
@@ -55,6 +62,14 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
     if result == INTERRUPTED:  # which Typer also returns when Ctrl-C reached it first
         return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _system_refusal(error: OSError) -> str:
+    """What the system would not do, and where."""
+    what = (error.strerror or str(error)).lower()
+    if error.errno in DISK_FULL:
+        return f"{error.filename or 'disk'}: {what}; free some space and run the same command again"
+    return f"{error.filename}: {what}; check that it is the path you mean and that you may read and write there"
 
 
 def _report(sentence: str, kind: str, exit_code: int, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pfcvr.cli import data_app, model_app, run
 
@@ -72,6 +73,29 @@ def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(run_cli, arguments:
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_what_the_system_refuses_is_one_sentence_with_the_path(run_cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = str(tmp_path / "file" / "ws")
+    sentence = f"{below}: not a directory; check that it is the path you mean and that you may read and write there"
+    assert run_cli("pfcvr-data", "import", str(tmp_path), "-w", below) == (1, "", f"error: {sentence}\n")
+    code, out, err = run_cli("pfcvr-data", "import", str(tmp_path), "-w", below, "--json")
+    assert (code, err) == (1, "")
+    assert json.loads(out) == {"error": {"kind": "SystemRefusal", "message": sentence, "exit_code": 1}}
+
+
+def test_a_disk_without_room_for_anything_is_one_sentence_and_the_same_command_works_later(tmp_path: Path) -> None:
+    (tmp_path / "images" / "1").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "1" / "1.png")
+    program = "import resource, sys; from pfcvr.cli import data_main\n"
+    program += "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()),) * 2); data_main()"
+    command = [sys.executable, "-c", program, "import", str(tmp_path), "-w", str(tmp_path / "ws")]
+    for room in ("0", "8"):
+        full = subprocess.run([*command, room], check=False, capture_output=True, text=True)
+        assert full.returncode == 1
+        assert re.fullmatch("error: .*; free some space and run the same command .*\n", full.stderr)
+    assert subprocess.run([*command, str(1 << 30)], check=False, capture_output=True).returncode == 0
 
 
 def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:
