@@ -5,6 +5,7 @@ from contextlib import closing
 
 from pfcvr.backends import load_backend
 from pfcvr.config import CaptionConfig
+from pfcvr.errors import UsageError
 from pfcvr.pipeline.captioners import CAPTIONERS, Captioner, CaptionerFactory
 from pfcvr.records import Caption, ImageRecord, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
@@ -16,6 +17,11 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
 
     Raises UsageError or SourceError from the captioner, and what ``run_stage`` raises.
     """
+    if config.captions is not None and config.captioner != "import":
+        raise UsageError(
+            f"captioner '{config.captioner}' reads no captions file; for the captions in {config.captions} add "
+            "--captioner import"
+        )
     inputs = workspace.images_input()
     factory: CaptionerFactory = load_backend("captioner", CAPTIONERS, config.captioner)
     captioner: Captioner = factory(workspace, config)
