@@ -268,3 +268,29 @@ def test_running_again_does_nothing_and_a_changed_file_is_refused(cars, tmp_path
     assert run_parts(cars, moved).already_done
     with pytest.raises(WorkspaceError, match="annotations .* rerun with --overwrite"):
         run_parts(cars, coco_file(tmp_path, [GOOD, GOOD]))
+
+
+def test_half_characters_in_ids_and_names_cost_only_their_own_rows(cars, tmp_path) -> None:
+    half = "\ud800"
+    annotations = [GOOD, {**GOOD, "id": half, "category_id": 7}, {**GOOD, "image_id": half}]
+    images = [
+        {"id": 1, "file_name": "00001/000001.png"},
+        {"id": half, "file_name": "00001/000002.png"},
+        {"id": 3, "file_name": half},
+    ]
+    path = coco_file(tmp_path, annotations, images=images, categories=[*CATEGORIES, {"id": 7, "name": half}])
+    run_parts(cars, path)
+    assert len(instances(cars)) == 1
+    assert rejected(cars) == [
+        ("parts.coco.json:annotation 12", "malformed_annotation"),
+        ("parts.coco.json:annotations[1]", "unknown_category"),
+        ("parts.coco.json:image 3", "unknown_image"),
+        ("parts.coco.json:images[1]", "malformed_image"),
+    ]
+
+
+def test_a_number_too_long_to_read_is_one_sentence(cars, tmp_path) -> None:
+    path = tmp_path / "long.json"
+    path.write_text('{"images": [' + "9" * 5000 + '], "annotations": [], "categories": []}')
+    with pytest.raises(SourceError, match="long.json: not readable as JSON .*; the file may be cut off, get it anew"):
+        run_parts(cars, path)

@@ -13,8 +13,10 @@ from typing import Any
 from pfcvr.config import PartsConfig
 from pfcvr.errors import SourceError, UsageError
 from pfcvr.files import sha256_file
+from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, instance_of, part_named
 from pfcvr.pipeline.image_names import ImageNames
+from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ImageRecord, PartInstance, PartsOrigin, Rejected
 from pfcvr.store import Workspace
 
@@ -33,9 +35,9 @@ class CocoDetector:
         path = config.annotations
         content = read_coco(path)
         self.origin = PartsOrigin(detector="import")
-        self.settings = {"annotations": path.name}
+        self.settings = {"annotations": plain_text(path.name)}
         self.inputs = {"annotations": sha256_file(path)}
-        self._file = path.name
+        self._file = plain_text(path.name)
         self._rejected: list[Rejected] = []
         self._instances: dict[str, list[PartInstance]] = {}
         image_of = self._match_images(content["images"], workspace)
@@ -115,7 +117,8 @@ class CocoDetector:
         self._reject(f"image {coco_id}", reason, detail)
 
     def _reject(self, place: str, reason: str, detail: str) -> None:
-        self._rejected.append(Rejected(stage="parts", subject=f"{self._file}:{place}", reason=reason, detail=detail))
+        subject = f"{self._file}:{place}"
+        self._rejected.append(Rejected(stage="parts", subject=subject, reason=reason, detail=plain_text(detail)))
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def read_coco(path: Path) -> dict[str, Any]:
         raise SourceError(f"{path}: there is no such annotation file; check --annotations") from None
     except IsADirectoryError:
         raise SourceError(f"{path}: is a folder; give the COCO file itself with --annotations") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{path}: not readable as JSON ({error}); the file may be cut off, get it anew") from None
     for name in REQUIRED_LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
@@ -137,7 +140,7 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return is_plain_name(value) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool)
 
 
 def _annotation_id(annotation: Any) -> str | None:

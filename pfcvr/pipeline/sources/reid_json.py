@@ -13,6 +13,7 @@ from typing import Any
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
+from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.image_names import clean_name
 from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.terms import read_terms, terms_files
@@ -90,7 +91,7 @@ def _identity(row: CaptionRow) -> str | None:
 
 def _known(row: CaptionRow, key: str) -> str | None:
     value = row.values.get(key)
-    return str(value).strip() or None if isinstance(value, str | int) else None
+    return plain_text(str(value)) or None if isinstance(value, str | int) else None
 
 
 class _Listing:
@@ -113,8 +114,8 @@ class _Listing:
         if named is None or not is_plain_name(named) or not PurePosixPath(named).stem:
             self._refuse(row.place, "malformed_line", f"no usable path under {', '.join(PATH_KEYS)}")
             return
-        if identity is None or not is_plain_name(identity):
-            self._refuse(row.place, "no_identity", f"{named} has no id that is text or a whole number")
+        if identity is None or not is_plain_name(identity) or "/" in identity:
+            self._refuse(row.place, "no_identity", f"{named} has no id that is text without '/' or a whole number")
             return
         path = self._placed(named)
         image_id = f"{identity}/{PurePosixPath(path).stem}"
@@ -125,7 +126,8 @@ class _Listing:
                 self._refuse(row.place, "conflicting_line", f"{path} already belongs to {before.vehicle_id}")
             return
         if image_id in self._paths:
-            self._refuse(path, "duplicate_image_id", f"{image_id} is already taken by {self._paths[image_id]}")
+            detail = f"{path}: {image_id} is already taken by {self._paths[image_id]}"
+            self._refuse(row.place, "duplicate_image_id", detail)
             return
         self._paths[image_id] = path
         known = {key: _known(row, key) for key in ("camera_id", "timestamp", "color", "type", "model")}

@@ -99,7 +99,7 @@ def test_bad_rows_are_named_and_the_good_ones_arrive(pictures, json_lines) -> No
         "rows.jsonl:4": "malformed_line",
         "rows.jsonl:5": "no_identity",
         "rows.jsonl:6": "conflicting_line",
-        "other/0363004.png": "duplicate_image_id",
+        "rows.jsonl:7": "duplicate_image_id",
         "3/absent": "missing_file",
         "4/secret": "outside_root",
         "5/passwd": "outside_root",
@@ -150,3 +150,34 @@ def test_veri_wild_lists_win_over_a_captions_file_beside_them(intake, json_lines
     intake.info("00001/000001;1;t;;sedan;white")
     intake.write("captions.jsonl", json_lines({"file_path": "images/00001/000001.jpg", "id": 1, "captions": ["x"]}))
     assert intake.run_import().notes["recognised"].startswith("veri-wild: ")
+
+
+def test_a_second_file_of_an_image_id_is_refused_even_if_its_path_reads_like_that_id(intake, json_lines) -> None:
+    for path in ("x/y.png", "x/other.png"):
+        intake.picture(path)
+    (intake.root / "x/other.png").rename(intake.root / "x/y")
+    intake.write("rows.jsonl", json_lines(*({"file_path": p, "id": "x", "caption": "car"} for p in ("x/y.png", "x/y"))))
+    assert intake.run_import().kept == 1
+    assert list(intake.images()) == ["x/y"]
+    assert intake.rejected() == {"rows.jsonl:2": ("duplicate_image_id", "x/y: x/y is already taken by x/y.png")}
+
+
+def test_an_identity_with_a_slash_is_refused_since_image_ids_are_divided_there(pictures, json_lines) -> None:
+    name = "CUHK01/0363004.png"
+    good = {"file_path": "CUHK03/1_045_1_01.png", "id": 1, "caption": "car"}
+    pictures.picture(good["file_path"])
+    pictures.write("rows.jsonl", json_lines(good, {"file_path": name, "id": "a/b", "caption": "car"}))
+    assert pictures.run_import().kept == 1
+    detail = f"{name} has no id that is text without '/' or a whole number"
+    assert pictures.rejected() == {"rows.jsonl:2": ("no_identity", detail)}
+
+
+def test_half_a_character_in_a_row_does_not_stop_the_others(intake, json_lines) -> None:
+    intake.picture("a.png")
+    intake.picture("b.png")
+    row = {"file_path": "a.png", "id": 1, "caption": "car", "color": "red \ud800", "type": "\ud800"}
+    intake.write("rows.jsonl", json_lines(row, {"file_path": "b.png", "id": "\ud800", "caption": "car"}))
+    assert intake.run_import().kept == 1
+    (image,) = intake.images().values()
+    assert (image.color, image.type) == ("red", None)
+    assert intake.reasons() == {"rows.jsonl:2": "no_identity"}
