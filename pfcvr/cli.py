@@ -6,6 +6,7 @@ command imports what it needs in its body.
 
 import json
 import os
+import sqlite3
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ from pfcvr.errors import PfcvrError
 from pfcvr.files import DISK_FULL
 
 INTERRUPTED = 130
+TEMPORARY_FULL = (
+    "the disk for temporary files is full; free some space there, or set SQLITE_TMPDIR to a folder on another disk, "
+    "and run the same command to continue"
+)
 
 data_app.add_typer(data_reading_app)
 
@@ -53,6 +58,10 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         return _report(_system_refusal(error), "SystemRefusal", 1, as_json)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        return _report(TEMPORARY_FULL, "StageStopped", 1, as_json)
     except Exception as error:
         # Typer carries its own copy of click and exports no base class of its usage errors: they are known by shape.
         if not hasattr(error, "format_message"):

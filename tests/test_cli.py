@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pfcvr.cli import data_app, model_app, run
+from pfcvr.row_index import RowIndex
 
 ROOT = Path(__file__).parent.parent
 APPS = {"pfcvr-data": data_app, "pfcvr": model_app}
@@ -96,6 +97,25 @@ def test_a_disk_without_room_for_anything_is_one_sentence_and_the_same_command_w
         assert full.returncode == 1
         assert re.fullmatch("error: .*; free some space and run the same command .*\n", full.stderr)
     assert subprocess.run([*command, str(1 << 30)], check=False, capture_output=True).returncode == 0
+
+
+def test_a_full_disk_for_temporary_files_is_one_sentence_and_the_same_command_continues(
+    run_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images" / "1").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "1" / "1.png")
+    command = ("pfcvr-data", "import", str(tmp_path), "-w", str(tmp_path / "ws"), "--json")
+
+    def add(index: RowIndex, *_: object) -> None:
+        index._rows.execute("PRAGMA max_page_count = 1")
+        index._rows.execute("CREATE TABLE more (word TEXT)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RowIndex, "add", add)
+        code, out, err = run_cli(*command)
+    assert (code, err) == (1, "")
+    assert json.loads(out)["error"]["message"].startswith("the disk for temporary files is full; free some space")
+    assert run_cli(*command)[0] == 0
 
 
 def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:
