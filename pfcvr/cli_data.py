@@ -43,7 +43,7 @@ def synth(
 
     values = {"identities": identities, "images_per_identity": images_per_identity, "size": size, "seed": seed}
     config = settings.parse(settings.SynthConfig, values, "pfcvr-data synth")
-    with Progress("synth", identities * images_per_identity, quiet=as_json) as progress:
+    with Progress("synth", identities * images_per_identity) as progress:
         summary = generate(out, config, progress=progress.advance)
     text = f"{summary.path}: {summary.images:,} images of {summary.vehicles:,} vehicles from {summary.cameras} cameras"
     emit(asdict(summary), text, as_json)
@@ -68,7 +68,7 @@ def import_(
     """
     values = {"source": source, "format": source_format, "strict": strict}
     config = settings.parse(settings.ImportConfig, values, "pfcvr-data import")
-    run_and_print("import_", Workspace(workspace, create=True), config, RunOptions(overwrite, retry, as_json))
+    run_and_print("import_", Workspace(workspace, create=True), config, RunOptions(overwrite, retry), as_json)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def select(
     limits = {"identities": identities, "images": images, "min_images": min_images, "min_cameras": min_cameras}
     values = {**limits, "list": listed, "seed": seed}
     config = settings.parse(settings.SelectConfig, values, "pfcvr-data select")
-    run_and_print("select", Workspace(workspace), config, RunOptions(overwrite, None, as_json))
+    run_and_print("select", Workspace(workspace), config, RunOptions(overwrite), as_json)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def caption(
     """
     values = {"captioner": captioner, "captions": captions, "seed": seed}
     config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
-    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry, as_json))
+    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry), as_json)
 
 
 @app.command()
@@ -141,7 +141,7 @@ def parts(
         "grid": {"rows": rows, "cols": cols, "coverage": coverage},
     }
     config = settings.parse(settings.PartsConfig, values, "pfcvr-data parts")
-    run_and_print("parts", Workspace(workspace), config, RunOptions(overwrite, retry, as_json))
+    run_and_print("parts", Workspace(workspace), config, RunOptions(overwrite, retry), as_json)
 
 
 @app.command()
@@ -159,12 +159,14 @@ def split(
     Example: pfcvr-data split -w work --ratio 0.7 --seed 1
     """
     config = settings.parse(settings.SplitConfig, {"ratio": ratio, "val": val, "seed": seed}, "pfcvr-data split")
-    run_and_print("split", Workspace(workspace), config, RunOptions(overwrite, None, as_json))
+    run_and_print("split", Workspace(workspace), config, RunOptions(overwrite), as_json)
 
 
-def run_and_print(module: str, workspace: Workspace, config: settings.Settings, options: RunOptions) -> None:
+def run_and_print(
+    module: str, workspace: Workspace, config: settings.Settings, options: RunOptions, as_json: bool
+) -> None:
     """Run one stage under the workspace lock and print its books."""
     stage = importlib.import_module(f"pfcvr.pipeline.{module}")
     with workspace.lock():
         summary: StageSummary = stage.run(workspace, config, options)
-    emit(asdict(summary) | {"workspace": str(workspace.root)}, summary.text(), options.quiet)
+    emit(asdict(summary) | {"workspace": str(workspace.root)}, summary.text(), as_json)

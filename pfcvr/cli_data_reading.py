@@ -96,7 +96,7 @@ def export(
     config = settings.parse(settings.ExportConfig, {"out": out, "format": out_format}, "pfcvr-data export")
     opened = Workspace(workspace)
     with opened.lock():
-        summary = stage.run(opened, config, RunOptions(overwrite, None, as_json))
+        summary = stage.run(opened, config, RunOptions(overwrite))
     emit(summary.as_dict(), summary.text(), as_json)
 
 
@@ -132,7 +132,7 @@ def run(
     """
     from pfcvr.pipeline.build import run_build
 
-    outcome = run_build(build, RunOptions(overwrite, None, as_json), tell=None if as_json else print)
+    outcome = run_build(build, RunOptions(overwrite), tell=None if as_json else print)
     emit(outcome.as_dict(), outcome.text(), as_json)
     if not outcome.passed:
         raise typer.Exit(1)

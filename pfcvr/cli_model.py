@@ -41,7 +41,7 @@ def train(
 
     values = {"data": data, "out": out, "recipe": recipe, "overrides": tuple(overrides or ()), "protocol": protocol}
     values |= {"seed": seed, "device": device, "workers": workers}
-    result = train_run(settings.parse(settings.TrainConfig, values, "pfcvr train"), quiet=as_json)
+    result = train_run(settings.parse(settings.TrainConfig, values, "pfcvr train"))
     emit(result.as_dict(), result.text(), as_json)
 
 
@@ -67,7 +67,7 @@ def evaluate(
 
     values = {"run": run, "data": data, "split": split, "truth": truth, "figures": figures}
     values |= {"device": device, "workers": workers}
-    result = evaluation.evaluate(settings.parse(settings.EvalConfig, values, "pfcvr eval"), quiet=as_json)
+    result = evaluation.evaluate(settings.parse(settings.EvalConfig, values, "pfcvr eval"))
     emit(result, evaluation.text(result), as_json)
 
 
@@ -89,7 +89,7 @@ def index(
     from pfcvr.model import gallery
 
     values = {"run": run, "data": data, "out": out, "split": split, "device": device, "workers": workers}
-    result = gallery.index(settings.parse(settings.IndexConfig, values, "pfcvr index"), quiet=as_json)
+    result = gallery.index(settings.parse(settings.IndexConfig, values, "pfcvr index"))
     emit(result.as_dict(), result.text(), as_json)
 
 
@@ -117,7 +117,7 @@ def search(
 
     values = {"source": source, "text": text, "data": data, "split": split, "k": k, "out": out}
     values |= {"image_id": describes, "device": device, "workers": workers}
-    answer = searching.search(settings.parse(settings.SearchConfig, values, "pfcvr search"), quiet=as_json)
+    answer = searching.search(settings.parse(settings.SearchConfig, values, "pfcvr search"))
     emit(answer.as_dict(), answer.text(), as_json)
 
 
