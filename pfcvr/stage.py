@@ -32,6 +32,7 @@ RUNNING = "part-running.jsonl"
 BREAKER_WINDOW = 200
 BREAKER_SHARE = 0.9
 ROWS_IN_FLIGHT_PER_WORKER = 4
+DIGEST_SHOWN = 8
 
 Row = TypeVar("Row")
 
@@ -163,12 +164,12 @@ def _is_altered(workspace: Workspace, manifest: Manifest) -> bool:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Which settings or inputs differ, in words."""
+    """Which settings or inputs differ, in words. Inputs are known by their hashes, of which the start is enough."""
     names = []
-    for group in ("settings", "inputs"):
+    for group, shown in (("settings", None), ("inputs", DIGEST_SHOWN)):
         old, new = found.get(group, {}), wanted[group]
         names += [
-            f"{name} ({old.get(name)} before, {new.get(name)} now)"
+            f"{name} ({str(old.get(name))[:shown]} before, {str(new.get(name))[:shown]} now)"
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]

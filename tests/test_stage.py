@@ -79,6 +79,8 @@ def test_other_settings_are_refused_with_the_flag_that_allows_them(workspace: Wo
     run_stage(workspace, plan(20), QUIET)
     with pytest.raises(SealedError, match=r"count \(20 before, 30 now\); rerun with --overwrite to replace it"):
         run_stage(workspace, plan(30), QUIET)
+    with pytest.raises(SealedError, match=r"import \(abc before, 01234567 now\); rerun"):
+        run_stage(workspace, plan(20, inputs={"import": "0123456789abcdef" * 4}), QUIET)
     overwrite = RunOptions(overwrite=True, quiet=True)
     assert run_stage(workspace, plan(30), overwrite).rows_in == 30
     assert run_stage(workspace, plan(30), overwrite).already_done, "what still holds is not made again"
