@@ -26,7 +26,7 @@ def test_values_can_be_set() -> None:
         ("batch_size=many", "'batch_size': input should be a valid integer"),
         ("batch_size.big=1", "'batch_size' is a value, not a table of keys"),
         ("lr", "--set lr: expected KEY=VALUE"),
-        ("schedule.warmup=900", r"warmup \(900\) must be shorter than length \(700\)"),
+        ("schedule.warmup=900", r"warmup \(900\) must be shorter than length \(500\)"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, sentence: str) -> None:
