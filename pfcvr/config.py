@@ -351,7 +351,10 @@ def _first_problem(kind: type[Settings], error: ValidationError) -> str:
     key = ".".join(str(step) for step in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; known here: {', '.join(_known_keys(kind, problem['loc'][:-1]))}"
-    return f"'{key}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}': {message[0].lower()}{message[1:]} (got {problem['input']!r})"
 
 
 def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -131,7 +131,7 @@ def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:
             "unknown key 'caption.captionner'",
         ),
         ('workspace = "w"\n[import]\nsource = "s"\n[captions]\n', "unknown key 'captions'; known here: caption, check"),
-        ('workspace = "w"', "'import': field required"),
+        ('workspace = "w"', "'import' is missing; add it"),
         ('workspace = "w\n', "not valid TOML"),
     ],
 )

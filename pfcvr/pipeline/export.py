@@ -84,6 +84,11 @@ def _stage_manifests(workspace: Workspace) -> dict[str, Manifest]:
     begun = [stage for stage in STAGES if stage in needed or workspace.folder(stage).exists()]
     manifests = {stage: workspace.sealed(stage) for stage in begun}
     for stage, manifest in manifests.items():
+        if not workspace.is_intact(manifest):
+            raise WorkspaceError(
+                f"{workspace.folder(stage)}: its records were altered since they were sealed; "
+                f"run: pfcvr-data {stage} -w {workspace.root} --overwrite"
+            )
         if is_stale(workspace, manifest):
             raise WorkspaceError(
                 f"{workspace.root}: stage '{stage}' was made before a stage that it reads was made anew; "

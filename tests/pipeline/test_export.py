@@ -170,6 +170,16 @@ def test_altered_data_set_is_not_taken_for_finished(whole, tmp_path) -> None:
     assert (out / "README.md").read_text() == "corrected by hand"
 
 
+def test_records_altered_by_hand_are_not_exported(whole, tmp_path) -> None:
+    part = whole.workspace.folder("caption") / "part-00000.jsonl"
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[1:]))
+    with pytest.raises(
+        WorkspaceError, match=r"caption: its records were altered since they were sealed; .*--overwrite"
+    ):
+        run_export(whole, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_killed_half_way_leaves_no_data_set_and_the_next_one_is_whole(whole, tmp_path, monkeypatch) -> None:
     run_export(whole, tmp_path / "undisturbed")
     out = tmp_path / "out"
