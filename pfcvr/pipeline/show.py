@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pfcvr import geometry
 from pfcvr.config import ShowConfig
 from pfcvr.errors import NothingKept, WorkspaceError
+from pfcvr.files import atomic_write
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.records import PARTS, Part, PartInstance
@@ -58,7 +59,8 @@ def run(workspace: Workspace, config: ShowConfig) -> Sheet:
     sheet = _sheet(tiles)
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(config.out, format="PNG")
+        with atomic_write(config.out) as file:
+            sheet.save(file, format="PNG")
     except OSError as error:
         raise WorkspaceError(
             f"{config.out}: cannot be written ({error.strerror}); give another --out FILE.png"

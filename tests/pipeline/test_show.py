@@ -92,3 +92,21 @@ def test_images_whose_file_is_gone_are_counted_and_all_gone_is_an_error(whole, t
 def test_place_that_cannot_be_written_is_named(whole, tmp_path) -> None:
     with pytest.raises(WorkspaceError, match=r"cannot be written .*; give another --out FILE.png"):
         draw(whole, tmp_path)
+
+
+def test_an_older_sheet_stays_whole_when_the_new_one_cannot_be_finished(whole, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "sheet.png"
+    draw(whole, out, sample=2)
+    before = out.read_bytes()
+
+    def half_saved(picture, file, **_) -> None:
+        if isinstance(file, str | Path):
+            Path(file).write_bytes(b"half a picture")
+        else:
+            file.write(b"half a picture")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half_saved)
+    with pytest.raises(WorkspaceError, match="No space left on device"):
+        draw(whole, out, sample=3)
+    assert out.read_bytes() == before
