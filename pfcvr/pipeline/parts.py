@@ -14,7 +14,7 @@ from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace
 
 # Somebody else's vocabulary or selection is wider than ours: no sign that the run goes wrong.
-NORMAL_REASONS = frozenset({"unknown_category", "unknown_image"})
+NORMAL_REASONS = frozenset({"unknown_category", "unknown_image", "not_selected"})
 
 
 def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> StageSummary:

@@ -13,7 +13,7 @@ from pfcvr import geometry
 from pfcvr.config import PartsConfig
 from pfcvr.errors import SourceError, UsageError, WorkspaceError
 from pfcvr.pipeline import parts
-from pfcvr.records import ImageParts, ImageRecord
+from pfcvr.records import ImageParts, ImageRecord, Selected
 from pfcvr.stage import RunOptions
 
 QUIET = RunOptions(quiet=True)
@@ -187,6 +187,28 @@ def test_stem_of_two_images_is_ambiguous(small, tmp_path) -> None:
     run_parts(small, coco_file(tmp_path, [GOOD, {**GOOD, "image_id": 2}], images=images))
     assert rejected(small) == [("parts.coco.json:image 1", "ambiguous_name")]
     assert len(instances(small, "00002/000001")) == 1
+
+
+def test_images_that_select_left_out_are_told_from_unknown_ones(cars, tmp_path) -> None:
+    chosen = Selected(image_id=cars.images[0].image_id, vehicle_id=cars.images[0].vehicle_id)
+    cars.seal("select", Selected, [chosen])
+    names = ["00001/000001.png", "000003.png", "other/000009.png"]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)]
+    annotations = [GOOD, {**GOOD, "image_id": 2}, {**GOOD, "image_id": 3}]
+    summary = run_parts(cars, coco_file(tmp_path, annotations, images=images))
+    assert rejected(cars) == [
+        ("parts.coco.json:image 2", "not_selected"),
+        ("parts.coco.json:image 3", "unknown_image"),
+    ]
+    assert next(cars.workspace.rejected("parts")).detail == "00002/000003 was left out by pfcvr-data select"
+    assert (summary.kept, len(instances(cars))) == (1, 1)
+
+
+def test_hundreds_of_images_that_select_left_out_do_not_stop_the_run(small, tmp_path) -> None:
+    small.add_images({"00001": 1, "00002": 250}, size=(WIDTH, HEIGHT))
+    small.seal("select", Selected, [Selected(image_id="00001/000001", vehicle_id="00001")])
+    images = [{"id": number, "file_name": image.image_id} for number, image in enumerate(small.images, start=1)]
+    assert run_parts(small, coco_file(tmp_path, [GOOD], images=images)).reasons == {"not_selected": 250}
 
 
 def test_image_of_another_size_loses_its_annotations_and_says_so(cars, tmp_path) -> None:

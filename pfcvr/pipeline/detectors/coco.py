@@ -58,7 +58,8 @@ class CocoDetector:
     def _match_images(self, entries: list[Any], workspace: Workspace) -> dict[int | str, ImageRecord]:
         """COCO image id -> image of the workspace."""
         named = dict(self._named_entries(entries))
-        names = ImageNames((entry["file_name"] for entry in named.values()), workspace.images())
+        imported = workspace.records("import", ImageRecord)
+        names = ImageNames((entry["file_name"] for entry in named.values()), imported)
         targets: dict[str, list[int | str]] = {}
         for coco_id, entry in named.items():
             image_id = names.find(entry["file_name"])
@@ -70,13 +71,16 @@ class CocoDetector:
                 self._reject_image(coco_id, "unknown_image", f"no image is called {entry['file_name']}")
         image_of: dict[int | str, ImageRecord] = {}
         for image in workspace.images():
-            for coco_id in targets.get(image.image_id, ()):
+            for coco_id in targets.pop(image.image_id, ()):
                 size = named[coco_id].get("width", image.width), named[coco_id].get("height", image.height)
                 if size == (image.width, image.height):
                     image_of[coco_id] = image
                 else:
                     wanted = f"{image.width} x {image.height} pixels after EXIF rotation"
                     self._reject_image(coco_id, "size_mismatch", f"{size[0]} x {size[1]} here, the image has {wanted}")
+        for image_id, coco_ids in targets.items():
+            for coco_id in coco_ids:
+                self._reject_image(coco_id, "not_selected", f"{image_id} was left out by pfcvr-data select")
         return image_of
 
     def _named_entries(self, entries: list[Any]) -> Iterator[tuple[int | str, dict[str, Any]]]:
