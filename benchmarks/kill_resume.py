@@ -55,7 +55,7 @@ def tree_digest(folder: Path) -> str:
 
 
 def measure(kills: int, images: int, seed: int, folder: Path) -> dict[str, int | float]:
-    """Undisturbed once, then ``kills`` builds killed at a random moment and rerun."""
+    """Undisturbed once, then builds stopped at a random moment and rerun, until ``kills`` were still at work."""
     identities = str(images // 4)
     synth = data_command("synth", str(folder / "vehicles"), "--identities", identities, "--size", "96", "--json")
     subprocess.run(synth, check=True, stdout=subprocess.DEVNULL)
@@ -65,21 +65,22 @@ def measure(kills: int, images: int, seed: int, folder: Path) -> dict[str, int |
     seconds = time.perf_counter() - started
     expected = tree_digest(folder / "undisturbed" / "dataset")
     moments = random.Random(seed)
-    killed = identical = 0
-    for number in range(kills):
-        build = folder / f"killed-{number}"
+    builds = killed = identical = 0
+    while killed < kills:
+        build = folder / f"build-{builds}"
         first = start_build(build)
         try:
-            first.wait(moments.uniform(0.05, 1.0) * seconds)
+            first.wait(moments.uniform(0.02, 1.0) * seconds)
         except subprocess.TimeoutExpired:
             first.kill()
             first.wait()
             killed += 1
         if start_build(build).wait() != 0:
-            sys.exit(f"rerun {number} failed; look at {build}")
+            sys.exit(f"rerun {builds} failed; look at {build}")
+        builds += 1
         identical += tree_digest(build / "dataset") == expected
         shutil.rmtree(build)
-    return {"builds": kills, "killed": killed, "identical": identical, "undisturbed_seconds": seconds}
+    return {"builds": builds, "killed": killed, "identical": identical, "undisturbed_seconds": seconds}
 
 
 def main() -> None:
