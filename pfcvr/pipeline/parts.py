@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from pfcvr import geometry
@@ -29,24 +30,25 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
 
     def rows() -> Iterator[ImageRecord | Rejected]:
         yield from workspace.images()
-        yield from detector.rejected
+        yield from detector.rejected()
 
     def work(row: ImageRecord | Rejected) -> ImageParts | Rejected:
         return row if isinstance(row, Rejected) else _parts_of(row, detector, config)
 
-    plan = StagePlan(
-        name="parts",
-        kind=ImageParts,
-        settings={"detector": config.detector, "grid": grid.model_dump(), **detector.settings},
-        inputs=inputs | detector.inputs,
-        rows=rows,
-        key=lambda row: row.key,
-        work=work,
-        total=workspace.image_count() + len(detector.rejected),
-        notes=lambda: _notes(workspace, config),
-        normal_reasons=NORMAL_REASONS,
-    )
-    return run_stage(workspace, plan, options)
+    with closing(detector):
+        plan = StagePlan(
+            name="parts",
+            kind=ImageParts,
+            settings={"detector": config.detector, "grid": grid.model_dump(), **detector.settings},
+            inputs=inputs | detector.inputs,
+            rows=rows,
+            key=lambda row: row.key,
+            work=work,
+            total=workspace.image_count() + detector.rejected_count,
+            notes=lambda: _notes(workspace, config),
+            normal_reasons=NORMAL_REASONS,
+        )
+        return run_stage(workspace, plan, options)
 
 
 def _parts_of(image: ImageRecord, detector: Detector, config: PartsConfig) -> ImageParts:

@@ -316,3 +316,9 @@ def test_a_number_too_long_to_read_is_one_sentence(cars, tmp_path) -> None:
     path.write_text('{"images": [' + "9" * 5000 + '], "annotations": [], "categories": []}')
     with pytest.raises(SourceError, match="long.json: not readable as JSON .*; the file may be cut off, get it anew"):
         run_parts(cars, path)
+
+
+def test_more_rejected_rows_than_a_page_are_all_kept_once(cars, tmp_path) -> None:
+    annotations = [GOOD] + [{**GOOD, "category_id": 9}] * 1203
+    run_parts(cars, coco_file(tmp_path, annotations))
+    assert len({subject for subject, _ in rejected(cars)}) == len(rejected(cars)) == 1203

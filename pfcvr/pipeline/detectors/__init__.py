@@ -1,6 +1,6 @@
 """Part detectors: one method, images in and part instances out. A new one is a file here and a line in DETECTORS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from pfcvr.backends import BackendTable
@@ -12,18 +12,25 @@ from pfcvr.store import Workspace
 class Detector(Protocol):
     """Finds the parts on images.
 
-    ``settings`` and ``inputs`` (content hashes) are what its answers depend on; ``rejected`` are rows of its own input
-    that it cannot use, empty for detectors that look at pixels.
+    ``settings`` and ``inputs`` (content hashes) are what its answers depend on. ``rejected`` yields the
+    ``rejected_count`` rows of its own input that it cannot use: none for detectors that look at pixels.
     """
 
     origin: PartsOrigin
     settings: dict[str, str]
     inputs: dict[str, str]
-    rejected: Sequence[Rejected]
+    rejected_count: int
 
     def detect(self, images: Sequence[ImageRecord]) -> list[tuple[PartInstance, ...]]:
         """The part instances of each image; none is a normal answer."""
         ...
+
+    def rejected(self) -> Iterator[Rejected]:
+        """Rows of the detector's own input that lead to no part."""
+        ...
+
+    def close(self) -> None:
+        """Free what was opened."""
 
 
 class DetectorFactory(Protocol):

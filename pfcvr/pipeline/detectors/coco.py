@@ -4,9 +4,9 @@ Polygons, compressed and plain run lengths, and boxes alone are taken. Whatever 
 with the place in the file; the other annotations of the image stay.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ from pfcvr.config import PartsConfig
 from pfcvr.errors import SourceError, UsageError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.captioners import plain_text
+from pfcvr.pipeline.detectors.coco_file import CocoFile
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, instance_of, part_named
 from pfcvr.pipeline.image_names import ImageNames
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ImageRecord, PartInstance, PartsOrigin, Rejected
 from pfcvr.store import Workspace
 
-REQUIRED_LISTS = ("images", "annotations", "categories")
+PAGE_ROWS = 500
+TABLES = """
+CREATE TABLE use (id TEXT PRIMARY KEY, uses INTEGER) WITHOUT ROWID;
+CREATE TABLE instance (image_id TEXT, number INTEGER, body TEXT, PRIMARY KEY (image_id, number)) WITHOUT ROWID;
+CREATE TABLE problem (number INTEGER PRIMARY KEY, subject TEXT, reason TEXT, detail TEXT);
+"""
 
 
 class CocoDetector:
@@ -33,31 +39,62 @@ class CocoDetector:
         if config.annotations is None:
             raise UsageError("the detector 'import' needs a COCO file; give it with --annotations FILE")
         path = config.annotations
-        content = read_coco(path)
         self.origin = PartsOrigin(detector="import")
         self.settings = {"annotations": plain_text(path.name)}
-        self.inputs = {"annotations": sha256_file(path)}
         self._file = plain_text(path.name)
-        self._rejected: list[Rejected] = []
-        self._instances: dict[str, list[PartInstance]] = {}
-        image_of = self._match_images(content["images"], workspace)
-        self._take_annotations(content, image_of)
-        self.rejected: Sequence[Rejected] = tuple(self._rejected)
-        if not self._instances:
-            reasons = Counter(row.reason for row in self.rejected).most_common(3)
-            why = ", ".join(f"{count} x {reason}" for reason, count in reasons) or "it has no annotation"
-            raise SourceError(
-                f"{path}: no annotation fits an image of {workspace.root} ({why}); "
-                "check that file_name, sizes and category names are those of the imported images"
-            )
+        self._lock = threading.Lock()
+        # An empty name makes SQLite spill to an unnamed temporary file once its small page cache is full.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.executescript(TABLES)
+        self._db.execute("BEGIN")
+        try:
+            content = CocoFile(path, self._db)
+            self.inputs = {"annotations": sha256_file(path)}
+            self._take_annotations(content, self._match_images(content, workspace))
+            self._db.execute("DELETE FROM item")
+            (self.rejected_count,) = self._db.execute("SELECT count(*) FROM problem").fetchone()
+            if self._db.execute("SELECT 1 FROM instance").fetchone() is None:
+                raise SourceError(self._nothing_fits(path, workspace))
+        except BaseException:
+            self._db.close()
+            raise
 
     def detect(self, images: Sequence[ImageRecord]) -> list[tuple[PartInstance, ...]]:
         """The annotated instances of each image, in the order of the file."""
-        return [tuple(self._instances.get(image.image_id, ())) for image in images]
+        query = "SELECT body FROM instance WHERE image_id = ? ORDER BY number"
+        with self._lock:
+            found = [self._db.execute(query, (image.image_id,)).fetchall() for image in images]
+        return [tuple(PartInstance.model_validate_json(body) for (body,) in bodies) for bodies in found]
 
-    def _match_images(self, entries: list[Any], workspace: Workspace) -> dict[int | str, ImageRecord]:
+    def rejected(self) -> Iterator[Rejected]:
+        """One row for every image and annotation of the file that cannot be used, in the order they were found."""
+        query, last = "SELECT number, subject, reason, detail FROM problem WHERE number > ? ORDER BY number LIMIT ?", 0
+        while True:
+            with self._lock:
+                page = self._db.execute(query, (last, PAGE_ROWS)).fetchall()
+            for _, subject, reason, detail in page:
+                yield Rejected(stage="parts", subject=subject, reason=reason, detail=detail)
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _nothing_fits(self, path: Path, workspace: Workspace) -> str:
+        reasons = self._db.execute(
+            "SELECT count(*), reason FROM problem GROUP BY reason ORDER BY count(*) DESC, min(number) LIMIT 3"
+        )
+        why = ", ".join(f"{count} x {reason}" for count, reason in reasons) or "it has no annotation"
+        return (
+            f"{path}: no annotation fits an image of {workspace.root} ({why}); "
+            "check that file_name, sizes and category names are those of the imported images"
+        )
+
+    def _match_images(self, content: CocoFile, workspace: Workspace) -> dict[int | str, ImageRecord]:
         """COCO image id -> image of the workspace."""
-        named = dict(self._named_entries(entries))
+        named = dict(self._named_entries(content.items("images")))
         imported = workspace.records("import", ImageRecord)
         names = ImageNames((entry["file_name"] for entry in named.values()), imported)
         targets: dict[str, list[int | str]] = {}
@@ -83,7 +120,7 @@ class CocoDetector:
                 self._reject_image(coco_id, "not_selected", f"{image_id} was left out by pfcvr-data select")
         return image_of
 
-    def _named_entries(self, entries: list[Any]) -> Iterator[tuple[int | str, dict[str, Any]]]:
+    def _named_entries(self, entries: Iterable[Any]) -> Iterator[tuple[int | str, dict[str, Any]]]:
         seen: set[str] = set()
         for index, entry in enumerate(entries):
             usable = isinstance(entry, dict) and _is_id(entry.get("id")) and isinstance(entry.get("file_name"), str)
@@ -92,19 +129,23 @@ class CocoDetector:
                 self._reject(f"images[{index}]", "malformed_image", problem)
                 continue
             seen.add(str(entry["id"]))
-            yield entry["id"], entry
+            yield entry["id"], {key: entry[key] for key in ("file_name", "width", "height") if key in entry}
 
-    def _take_annotations(self, content: dict[str, Any], image_of: dict[int | str, ImageRecord]) -> None:
+    def _take_annotations(self, content: CocoFile, image_of: dict[int | str, ImageRecord]) -> None:
         categories = {
             category["id"]: category.get("name")
-            for category in content["categories"]
+            for category in content.items("categories")
             if isinstance(category, dict) and _is_id(category.get("id"))
         }
-        listed = {entry["id"] for entry in content["images"] if isinstance(entry, dict) and _is_id(entry.get("id"))}
-        uses = Counter(_annotation_id(annotation) for annotation in content["annotations"])
-        for index, annotation in enumerate(content["annotations"]):
+        listed = {
+            entry["id"] for entry in content.items("images") if isinstance(entry, dict) and _is_id(entry.get("id"))
+        }
+        for annotation_id in filter(None, map(_annotation_id, content.items("annotations"))):
+            self._db.execute(
+                "INSERT INTO use VALUES (?, 1) ON CONFLICT DO UPDATE SET uses = uses + 1", (annotation_id,)
+            )
+        for index, annotation in enumerate(content.items("annotations")):
             own_id = _annotation_id(annotation)
-            place = f"annotations[{index}]" if own_id is None or uses[own_id] > 1 else f"annotation {own_id}"
             try:
                 _check_keys(annotation)
                 if annotation["image_id"] not in listed:
@@ -113,34 +154,23 @@ class CocoDetector:
                 image = image_of.get(annotation["image_id"])
                 if image is not None:
                     instance = instance_of(annotation, part, image.height, image.width)
-                    self._instances.setdefault(image.image_id, []).append(instance)
+                    self._db.execute(
+                        "INSERT INTO instance VALUES (?, ?, ?)", (image.image_id, index, instance.model_dump_json())
+                    )
             except BadAnnotation as error:
+                place = f"annotation {own_id}" if self._is_own(own_id) else f"annotations[{index}]"
                 self._reject(place, error.reason, error.detail)
 
     def _reject_image(self, coco_id: int | str, reason: str, detail: str) -> None:
         self._reject(f"image {coco_id}", reason, detail)
 
     def _reject(self, place: str, reason: str, detail: str) -> None:
-        subject = f"{self._file}:{place}"
-        self._rejected.append(Rejected(stage="parts", subject=subject, reason=reason, detail=plain_text(detail)))
+        row = (f"{self._file}:{place}", reason, plain_text(detail))
+        self._db.execute("INSERT INTO problem (subject, reason, detail) VALUES (?, ?, ?)", row)
 
-
-def read_coco(path: Path) -> dict[str, Any]:
-    """The object in ``path``, its three lists checked; raises SourceError."""
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise SourceError(f"{path}: there is no such annotation file; check --annotations") from None
-    except IsADirectoryError:
-        raise SourceError(f"{path}: is a folder; give the COCO file itself with --annotations") from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: not readable as JSON ({error}); the file may be cut off, get it anew") from None
-    for name in REQUIRED_LISTS:
-        if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise SourceError(
-                f"{path}: not a COCO annotation file, it has no list '{name}'; expected {', '.join(REQUIRED_LISTS)}"
-            )
-    return dict(content)
+    def _is_own(self, annotation_id: str | None) -> bool:
+        """Whether one annotation alone has this id."""
+        return bool(self._db.execute("SELECT uses FROM use WHERE id = ?", (annotation_id,)).fetchone() == (1,))
 
 
 def _is_id(value: Any) -> bool:
