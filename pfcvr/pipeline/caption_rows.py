@@ -5,15 +5,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pfcvr.errors import SourceError
+from pfcvr.pipeline.json_stream import JsonStream
 from pfcvr.pipeline.sources.text_lines import UNDECODABLE
 
 NAME_KEYS = ("image_id", "file_path", "img_path", "filename", "file_name", "path", "image")
 CAPTION_KEYS = ("captions", "caption")
-BLOCK_CHARACTERS = 1 << 20
-MAX_ITEM_CHARACTERS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -76,41 +75,18 @@ def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
 
 def _json_list(path: Path) -> Iterator[CaptionRow | MalformedRow]:
     number = 0
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for value in _items(file):
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        items = JsonStream(file).items()
+        while True:
             number += 1
             place = f"{path.name}:item {number}"
-            yield MalformedRow(place, str(value)) if isinstance(value, SourceError) else _row(place, value)
-
-
-def _items(file: IO[str]) -> Iterator[Any]:
-    """The items of a JSON list as they are read; a SourceError as the last one where the list cannot be followed."""
-    decoder = json.JSONDecoder()
-    buffer, start, block = file.read(BLOCK_CHARACTERS).lstrip(), 1, BLOCK_CHARACTERS
-    while True:
-        start = _skip(buffer, start)
-        if buffer[start : start + 1] == "]":
-            return
-        try:
-            value, start = decoder.raw_decode(buffer, start)
-        except (ValueError, RecursionError):
-            pass  # the item may go on in the next block
-        else:
-            yield value
-            block = BLOCK_CHARACTERS
-            continue
-        more = file.read(block) if len(buffer) - start < MAX_ITEM_CHARACTERS else ""
-        if not more:
-            yield SourceError("the JSON is cut off or malformed here; nothing after this place can be read")
-            return
-        # Doubling keeps the repeated attempts at one very long item linear in its length.
-        buffer, start, block = buffer[start:] + more, 0, 2 * block
-
-
-def _skip(buffer: str, start: int) -> int:
-    while start < len(buffer) and buffer[start] in " \t\r\n,":
-        start += 1
-    return start
+            try:
+                yield _row(place, next(items))
+            except StopIteration:
+                return
+            except ValueError:
+                yield MalformedRow(place, "the JSON is cut off or malformed here; nothing after this place can be read")
+                return
 
 
 def _delimited(path: Path, delimiter: str) -> Iterator[CaptionRow | MalformedRow]:
