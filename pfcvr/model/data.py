@@ -5,6 +5,7 @@ that say which image is whose are held in memory.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from pfcvr.model.part_masks import PartLayer, layers_of_grid, layers_of_instance
 DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
 NEEDED_COLUMNS = ("image", "image_id", "vehicle_id", "captions")
 KNOWN_SPLITS = ("train", "val", "test")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Rows:
@@ -269,6 +271,8 @@ def _open_folder(folder: Path) -> tuple[dict[str, Any], str, float]:
 
 
 def _open_hub(name: str) -> dict[str, Any]:
+    if not HUB_NAME.fullmatch(name):  # asking the Hub anyway would retry for half a minute
+        raise DataError(f"{name}: no such folder; give a folder written by pfcvr-data export, or a Hub name OWNER/NAME")
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 

@@ -200,6 +200,10 @@ class TestWhatAUserIsTold:
         with pytest.raises(DataError, match="no/such-set: neither a folder here nor a data set that the Hub gives"):
             open_data("no/such-set")
 
+    def test_a_mistyped_folder_is_not_looked_for_on_the_hub(self) -> None:
+        with pytest.raises(DataError, match=r"datset: no such folder; .* or a Hub name OWNER/NAME"):
+            open_data("datset")
+
     def test_a_file_that_is_no_parquet(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"not parquet at all")
