@@ -55,10 +55,6 @@ class NothingKept(PfcvrError):
     pass
 
 
-class CheckFailed(PfcvrError):
-    pass
-
-
 class DataError(PfcvrError):
     pass
 

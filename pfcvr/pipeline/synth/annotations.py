@@ -4,10 +4,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-
+from pfcvr import geometry
 from pfcvr.pipeline.synth.attributes import FAMILY_SIZE, stream
 from pfcvr.pipeline.synth.render import Rendered
 from pfcvr.records import PARTS
@@ -40,6 +37,8 @@ def instance_annotations(rendered: Rendered, image_number: int, first_id: int) -
         area = int(mask.sum())
         if area < smallest:
             continue
+        rle = geometry.encode_mask(mask)
+        x0, y0, x1, y1 = geometry.mask_box(rle)
         result.append(
             {
                 "id": first_id + len(result),
@@ -47,23 +46,11 @@ def instance_annotations(rendered: Rendered, image_number: int, first_id: int) -
                 "category_id": PARTS.index(part) + 1,
                 "iscrowd": 0,
                 "area": float(area),
-                "bbox": _bounding_box(mask),
-                "segmentation": _compressed(mask),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "segmentation": rle.model_dump(mode="json"),
             }
         )
     return result
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> list[float]:
-    """COCO's x, y, width, height."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    return [float(x), float(y), float(int(columns[-1]) + 1 - x), float(int(rows[-1]) + 1 - y)]
-
-
-def _compressed(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def coco_text(images: list[str], annotations: list[str], year: int) -> str:
