@@ -16,7 +16,7 @@ from pfcvr.config import ExportConfig, GridConfig
 from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import disk_full_stops
 from pfcvr.jsonl import record_line
-from pfcvr.pipeline.exporters import EXPORTERS, ExportFacts, ExportItem
+from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem
 from pfcvr.pipeline.joined import PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
@@ -111,7 +111,7 @@ class _Export:
     def fill(self, folder: Path) -> dict[str, Any]:
         """Write everything but the manifest into ``folder`` and return the manifest's content."""
         facts = self._facts()
-        exporter = load_backend("export format", EXPORTERS, self._config.format)()
+        exporter: Exporter = load_backend("export format", EXPORTERS, self._config.format)()
         written = exporter.write(self._items(folder / LEFT_OUT), facts, folder)
         if self._kept == 0:
             top = (

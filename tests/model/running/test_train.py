@@ -279,28 +279,28 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     assert steps == list(range(1, 9))
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named(
+@pytest.fixture
+def interrupted(
     painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> TrainConfig:
+    """A training in ``tmp_path / "run"`` that was stopped after its first checkpoint."""
     config = config_for(painted, tmp_path / "run", small_model, "checkpoint_every=4")
     monkeypatch.setattr(training, "draw_curves", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(config, quiet=True)
+    return config
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(interrupted: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged checkpoint"):
-        train(config, quiet=True)
+        train(interrupted, quiet=True)
 
 
-def test_a_pickle_in_place_of_the_checkpoint_is_not_executed(
-    painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_for(painted, tmp_path / "run", small_model, "checkpoint_every=4")
-    monkeypatch.setattr(training, "draw_curves", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        train(config, quiet=True)
+def test_a_pickle_in_place_of_the_checkpoint_is_not_executed(interrupted: TrainConfig, tmp_path: Path) -> None:
     torch.save({"model": Trap(tmp_path / "sprung")}, tmp_path / "run" / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
-        train(config, quiet=True)
+        train(interrupted, quiet=True)
     assert not (tmp_path / "sprung").exists()
 
 

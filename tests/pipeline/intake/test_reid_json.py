@@ -87,12 +87,12 @@ def test_bad_rows_are_named_and_the_good_ones_arrive(pictures, json_lines) -> No
         {"file_path": "CUHK01/0363004.png", "id": 2, "captions": ["another identity"]},
         {"file_path": "other/0363004.png", "id": 1, "captions": ["same id"]},
         {"file_path": "absent.jpg", "id": 3, "captions": ["gone"]},
-        {"file_path": "../work/secret.jpg", "id": 4, "captions": ["outside"]},
+        {"file_path": "../beside/secret.jpg", "id": 4, "captions": ["outside"]},
         {"file_path": "/etc/passwd", "id": 5, "captions": ["outside"]},
         {"file_path": "CUHK01/0363004.png", "id": True, "captions": ["not an id"]},
     )
     pictures.write("rows.jsonl", lines + "[1, 2]\nnot json\n")
-    pictures.picture("../work/secret.jpg")
+    pictures.picture("../beside/secret.jpg")
     summary = pictures.run_import()
     assert summary.kept == 3
     assert pictures.reasons() == {
