@@ -1,0 +1,57 @@
+"""What all settings share: immutable, an unknown key is an error, TOML in, one sentence for what is wrong."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pfcvr.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def parse(kind: type[SettingsT], values: dict[str, Any], where: str) -> SettingsT:
+    """Validate ``values`` as ``kind``; raises UsageError naming ``where``, the key and what was expected."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(kind, error)}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; raises UsageError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such configuration file; check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML ({error}); correct the file") from None
+
+
+def _first_problem(kind: type[Settings], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; known here: {', '.join(_known_keys(kind, problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}': {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+
+
+def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys of the settings model reached from ``kind`` along ``path`` (aliases as a user writes them)."""
+    for step in path:
+        for name, field in kind.model_fields.items():
+            if step in (name, field.alias):
+                options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+                kind = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), kind)
+    return sorted(field.alias or name for name, field in kind.model_fields.items())

@@ -1,0 +1,115 @@
+"""Settings of the data half: one model a stage, and ``build.toml``."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from pfcvr.config.base import Settings
+
+PartsDetector = Literal["import"]
+Captioner = Literal["template", "import"]
+
+
+class GridConfig(Settings):
+    """How part masks become a patch grid (design: stretch to the square, coverage share, keep the best cell)."""
+
+    rows: int = Field(24, ge=1, le=128)  # 384 / 16, the grid of ViT-B/16 at 384 px (paper, section V-B)
+    cols: int = Field(24, ge=1, le=128)
+    coverage: float = Field(0.5, gt=0, le=1)  # ours: neither paper nor released code states the threshold
+
+
+class SynthConfig(Settings):
+    """Rendered vehicles: how many, how large (px), from which seed."""
+
+    identities: int = Field(300, ge=3)
+    images_per_identity: int = Field(4, ge=1)
+    size: int = Field(128, ge=32, le=384)
+    seed: int = 0
+
+
+class ImportConfig(Settings):
+    """Where the images come from. ``strict`` turns every surprise into a failure."""
+
+    source: Path
+    format: Literal["auto", "veri-wild", "reid-json"] = "auto"
+    strict: bool = False
+
+
+class SelectConfig(Settings):
+    """Which vehicles are kept: at least so many images and cameras each, then a seeded draw."""
+
+    identities: int | None = Field(None, ge=1)
+    images: int | None = Field(None, ge=1)
+    min_images: int = Field(1, ge=1)
+    min_cameras: int = Field(1, ge=0)
+    list: Path | None = None
+    seed: int = 0
+
+
+class CaptionConfig(Settings):
+    """Where the sentences come from."""
+
+    captioner: Captioner = "template"
+    captions: Path | None = None
+    seed: int = 0
+
+
+class PartsConfig(Settings):
+    """Where the part masks come from, and the patch grid they are laid on."""
+
+    detector: PartsDetector = "import"
+    annotations: Path | None = None
+    grid: GridConfig = GridConfig()
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _grid_from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            rows, _, cols = value.partition("x")
+            return {"rows": rows, "cols": cols}
+        return value
+
+
+class SplitConfig(Settings):
+    """Identity-disjoint split: ``ratio`` of the images to train + val, ``val`` of the train identities to val."""
+
+    ratio: float = Field(0.7, gt=0, lt=1)  # paper, section IV: 7:3
+    val: float = Field(0.1, ge=0, lt=1)  # ours: the paper has no validation set of its own
+    seed: int = 0
+
+
+class CheckConfig(Settings):
+    """``strict`` makes warnings fail; ``require_parts`` fails on train images without parts."""
+
+    strict: bool = False
+    require_parts: bool = False
+
+
+class ShowConfig(Settings):
+    """Contact sheet: how many images, drawn with which seed."""
+
+    out: Path = Path("sheet.png")
+    sample: int = Field(24, ge=1, le=400)
+    seed: int = 0
+
+
+class ExportConfig(Settings):
+    """Where the data set goes and in which form."""
+
+    out: Path
+    format: Literal["hf"] = "hf"
+
+
+class BuildConfig(Settings):
+    """``build.toml``: one section a stage; a section that is absent is a stage that is not run."""
+
+    workspace: Path
+    import_: ImportConfig = Field(alias="import")
+    select: SelectConfig | None = None
+    caption: CaptionConfig | None = None
+    parts: PartsConfig | None = None
+    split: SplitConfig | None = None
+    check: CheckConfig | None = None
+    show: ShowConfig | None = None
+    export: ExportConfig | None = None
