@@ -3,22 +3,19 @@
 ``build_pfcvr`` turns settings into parts; ``PfcvrModel`` takes built parts and says how they work together.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pfcvr.config import LossWeights, ModelConfig, parse
-from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.config import LossWeights, ModelConfig
+from pfcvr.errors import CheckpointError
 from pfcvr.model import losses as objective
 from pfcvr.model.batch import Batch
-from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD, ClipTowers, pretrained_towers, random_towers
+from pfcvr.model.clip import ClipTowers, pretrained_towers, random_towers
 from pfcvr.model.parts import PartQueries, part_prompts, pool_parts
+from pfcvr.model.pretrained import PretrainedModel
 from pfcvr.model.reconstruction import (
     PatchDecoder,
     WordDecoder,
@@ -27,9 +24,6 @@ from pfcvr.model.reconstruction import (
     removed_patch_count,
 )
 from pfcvr.model.tokenizer import CaptionTokenizer
-
-WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
-FORMAT_VERSION = 1
 
 
 class TrainingHeads(nn.Module):
@@ -49,7 +43,7 @@ class TrainingHeads(nn.Module):
         self.patch_decoder = patch_decoder
 
 
-class PfcvrModel(nn.Module):
+class PfcvrModel(PretrainedModel):
     """Part-level fine-grained cross-modal vehicle retrieval (paper section III).
 
     Args:
@@ -121,36 +115,13 @@ class PfcvrModel(nn.Module):
                     groups.append({"name": f"{name}.{kind}", "params": members, "lr": rate, "weight_decay": decay})
         return groups
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write weights (safetensors), settings, tokenizer and preprocessing into ``folder``, made if needed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS_NAME)
-        settings = self.config.model_dump(mode="json")
-        description = {
-            "model_type": "pfcvr",
-            "format_version": FORMAT_VERSION,
-            "identities": self.identities,
-            "model": settings,
-        }
-        _write_json(folder / CONFIG_NAME, description)
-        _write_json(folder / "preprocessor_config.json", _preprocessing(self.config.image_size))
-        self.tokenizer.save(folder)
-
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "PfcvrModel":
-        """Read what ``save_pretrained`` wrote, in evaluation mode, on the CPU.
-
-        Raises:
-            CheckpointError: a file is missing or not what it should be; the weight and both shapes are named.
-        """
-        config, identities = _read_description(folder)
-        tokenizer = CaptionTokenizer.load(folder, config.text_length)
+    def untrained(cls, config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> "PfcvrModel":
+        """The model with random weights in towers of the sizes that ``config`` names; its backbone is not read."""
         towers = random_towers(
             config.towers, config.patch_grid, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
         )
-        model = cls(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
-        model.load_state_dict(_read_weights(folder, model.state_dict()))
-        return model.eval()
+        return cls(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
 
     def _text_tokens(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"] | None]:
         """Tokens of the captions and, if words are to be restored, of the masked captions, in one pass."""
@@ -215,19 +186,16 @@ def build_pfcvr(config: ModelConfig, tokenizer: CaptionTokenizer, identities: in
         CheckpointError: the backbone cannot be read or does not fit the settings.
     """
     if config.backbone is None:
-        towers = random_towers(
-            config.towers, config.patch_grid, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
+        return PfcvrModel.untrained(config, tokenizer, identities)
+    towers, sizes = pretrained_towers(
+        config.backbone, config.image_size, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
+    )
+    if sizes.embedding_dim % config.heads:
+        raise CheckpointError(
+            f"{config.backbone}: its embedding of {sizes.embedding_dim} cannot be split into {config.heads} heads; "
+            "change heads"
         )
-    else:
-        towers, sizes = pretrained_towers(
-            config.backbone, config.image_size, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
-        )
-        if sizes.embedding_dim % config.heads:
-            raise CheckpointError(
-                f"{config.backbone}: its embedding of {sizes.embedding_dim} cannot be split into {config.heads} heads; "
-                "change heads"
-            )
-        config = config.model_copy(update={"towers": sizes})
+    config = config.model_copy(update={"towers": sizes})
     return PfcvrModel(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
 
 
@@ -253,66 +221,3 @@ def _build_heads(config: ModelConfig, tokenizer: CaptionTokenizer, identities: i
             pixels=3 * config.towers.patch_size**2,
         )
     return TrainingHeads(classifier, part_queries, word_decoder, patch_decoder)
-
-
-def _preprocessing(image_size: tuple[int, int]) -> dict[str, Any]:
-    """What happens to an image before the model, in the words of Transformers' image processors."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"height": image_size[0], "width": image_size[1]},
-        "resample": 2,  # bilinear, as the IRRA family
-        "do_center_crop": False,
-        "do_rescale": True,
-        "do_normalize": True,
-        "image_mean": IMAGE_MEAN,
-        "image_std": IMAGE_STD,
-    }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _read_description(folder: Path) -> tuple[ModelConfig, int]:
-    path = folder / CONFIG_NAME
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PFCVR training") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); copy the file again") from None
-    if not isinstance(description, dict) or description.get("model_type") != "pfcvr":
-        raise CheckpointError(f"{path}: not the settings of a PFCVR model; expected model_type 'pfcvr'")
-    version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {version}, this program reads {FORMAT_VERSION}; use a pfcvr that writes that"
-        )
-    try:
-        return parse(ModelConfig, description["model"], str(path)), int(description["identities"])
-    except (KeyError, TypeError, ValueError, UsageError) as error:
-        raise CheckpointError(f"{path}: {error}; copy the file again") from None
-
-
-def _read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        pickles = sorted(file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}"))
-        hint = f"{pickles[0]} is a pickle, which is not read: convert it to safetensors" if pickles else "copy it again"
-        raise CheckpointError(f"{folder}: no {WEIGHTS_NAME}; {hint}")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
-    for key in sorted(expected.keys() | weights.keys()):
-        if key not in weights:
-            raise CheckpointError(f"{path}: '{key}' of shape {tuple(expected[key].shape)} is missing; copy it again")
-        if key not in expected:
-            raise CheckpointError(f"{path}: '{key}' belongs to no part of this model; {CONFIG_NAME} is of another one")
-        if weights[key].shape != expected[key].shape:
-            raise CheckpointError(
-                f"{path}: '{key}' has shape {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}; "
-                f"{CONFIG_NAME} is of another model"
-            )
-    return weights
