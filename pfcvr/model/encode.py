@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pfcvr.model.data import Rows
 from pfcvr.model.loading import ENCODE_BATCH, image_loader
-from pfcvr.model.metrics import Labels, RetrievalMetrics, Scores, feature_metrics, label_numbers
+from pfcvr.model.metrics import Labels, QueryMetrics, RetrievalMetrics, Scores, feature_metrics, label_numbers
 from pfcvr.model.retrievers import Retriever
 from pfcvr.progress import Progress
 
@@ -23,9 +23,13 @@ class Encoded:
     gallery_labels: Labels
     own_image: Labels
 
-    def metrics(self) -> RetrievalMetrics:
+    def query_metrics(self) -> QueryMetrics:
         """By the protocol: a hit is the same identity, the query's own image counts."""
         return feature_metrics(self.queries, self.gallery, self.query_labels, self.gallery_labels)
+
+    def metrics(self) -> RetrievalMetrics:
+        """Means of ``query_metrics``; raises DataError when no query has an image of its identity."""
+        return self.query_metrics().means()
 
 
 def encode_split(retriever: Retriever, rows: Rows, workers: int, quiet: bool = False) -> Encoded:

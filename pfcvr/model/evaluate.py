@@ -20,6 +20,7 @@ from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
 from pfcvr.model.panel import PanelRow, hits_of, render_panel
+from pfcvr.model.query_results import write_query_results
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
 
@@ -29,12 +30,14 @@ NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
 def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
-    """Measure a finished run on ``config.split``; also written to ``RUN/eval-<split>.json``.
+    """Measure a finished run on ``config.split``; also written to ``RUN/eval-<split>.json``, and what each query
+    reached to ``RUN/queries-<split>.jsonl``.
 
     Returns:
         ``run, method, variant, protocol, seed, split, data, queries, gallery, duplicates, best_step``; ``metrics``,
-        ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in percent; ``chance`` with rank1
-        and mAP; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given.
+        ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in percent; ``trapezoid_mAP``, mAP
+        as Market-1501's evaluator counts it (methods 8.2); ``chance`` with rank1 and mAP; ``family`` with rank1,
+        chance_rank1, queries, skipped where a truth file is given.
 
     Raises:
         CheckpointError: the run is not finished or cannot be read.
@@ -50,7 +53,8 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     families = None if config.truth is None else _families(config.truth, rows)
     retriever = load_retriever(manifest["method"], folder.model, torch_device(config))
     encoded = encode_split(retriever, rows, worker_count(config), quiet)
-    measured = encoded.metrics()
+    by_query = encoded.query_metrics()
+    measured = by_query.means()
     result: dict[str, Any] = {
         "run": str(config.run),
         **{name: manifest[name] for name in ("method", "variant", "protocol", "seed", "best_step", "selection")},
@@ -58,6 +62,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         "data": config.data,
         "data_fingerprint": data.fingerprint,
         "metrics": _named(measured),
+        "trapezoid_mAP": measured.trapezoid_mAP,
         "chance": {"rank1": measured.chance_rank1, "mAP": measured.chance_mAP},
         "queries": measured.queries,
         "gallery": len(rows),
@@ -68,6 +73,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     }
     if families is not None:
         result["family"] = family_metrics(encoded, families, _cameras(rows))
+    write_query_results(folder.root / f"queries-{config.split}.jsonl", rows, by_query)
     write_json(folder.root / f"eval-{config.split}.json", result)
     if config.figures is not None:
         _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))
@@ -111,7 +117,7 @@ def permuted_metrics(encoded: Encoded, seed: int) -> dict[str, float] | None:
     # One cycle through all vehicles: nobody keeps the own captions.
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     claimed = np.array([other[label] for label in encoded.query_labels.tolist()], dtype=np.int64)
-    return _named(feature_metrics(encoded.queries, encoded.gallery, claimed, encoded.gallery_labels))
+    return _named(feature_metrics(encoded.queries, encoded.gallery, claimed, encoded.gallery_labels).means())
 
 
 def family_metrics(encoded: Encoded, families: Labels, cameras: Labels) -> dict[str, float]:
@@ -144,7 +150,7 @@ def _without_own_image(encoded: Encoded) -> dict[str, float] | None:
         return None
     measured = feature_metrics(
         encoded.queries, encoded.gallery, encoded.query_labels, encoded.gallery_labels, encoded.own_image
-    )
+    ).means()
     return _named(measured) | {"queries": measured.queries, "skipped": measured.skipped}
 
 

@@ -32,22 +32,62 @@ class RetrievalMetrics:
     rank10: float
     mAP: float  # noqa: N815 - the field's spelling
     mINP: float  # noqa: N815
+    trapezoid_mAP: float  # noqa: N815
     queries: int
     skipped: int
     chance_rank1: float
     chance_mAP: float  # noqa: N815
 
 
+@dataclass(frozen=True)
+class QueryMetrics:
+    """What each query [Q] reached in a gallery of ``gallery_size`` images; fractions, and 0 where nothing is relevant.
+
+    ``trapezoid_precision`` is the average precision of Market-1501's evaluator: at each hit the mean of the precision
+    just before it (1 at rank 1) and at it (methods 8.2), which some of the published rows use.
+    """
+
+    relevant: NDArray[np.int64]
+    first_hit_rank: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
+    inverse_negative_penalty: NDArray[np.float64]
+    trapezoid_precision: NDArray[np.float64]
+    gallery_size: int
+
+    def means(self) -> RetrievalMetrics:
+        """Means over the queries that have a relevant item; raises DataError when none has."""
+        answerable = self.relevant > 0
+        if not answerable.any():
+            raise DataError(
+                f"none of the {len(self.relevant)} queries has an image of its identity in the gallery of "
+                f"{self.gallery_size}; evaluate on a split that holds both"
+            )
+        counts, first = self.relevant[answerable], self.first_hit_rank[answerable]
+        rank1, rank5, rank10 = (_percent(first <= rank) for rank in RANKS)
+        return RetrievalMetrics(
+            rank1=rank1,
+            rank5=rank5,
+            rank10=rank10,
+            mAP=_percent(self.average_precision[answerable]),
+            mINP=_percent(self.inverse_negative_penalty[answerable]),
+            trapezoid_mAP=_percent(self.trapezoid_precision[answerable]),
+            queries=len(counts),
+            skipped=int((~answerable).sum()),
+            chance_rank1=_percent(counts / self.gallery_size),
+            chance_mAP=_percent(chance_average_precision(counts, self.gallery_size)),
+        )
+
+
 def feature_metrics(
     queries: Scores, gallery: Scores, query_labels: Labels, gallery_labels: Labels, own: Labels | None = None
-) -> RetrievalMetrics:
+) -> QueryMetrics:
     """Metrics of cosine scores between ``queries`` [Q, D] and ``gallery`` [G, D]; features need not be normalised.
 
     ``own`` [Q] names one gallery row per query that is left out of that query's gallery (the described image itself).
     Cosines that differ by less than ``COSINE_TIE`` are ties. Extra memory does not depend on Q x G.
 
     Raises:
-        DataError: no query has a relevant item, or a feature is not a finite number.
+        DataError: a feature is not a finite number.
     """
     for name, features in (("query", queries), ("gallery", gallery)):
         if not np.isfinite(features).all():
@@ -72,47 +112,24 @@ def score_metrics(
     gallery_labels: Labels,
     own: Labels | None = None,
     tie: float = 0.0,
-) -> RetrievalMetrics:
+) -> QueryMetrics:
     """Metrics of scores that come as blocks of rows [b, G], one row a query in the order of ``query_labels``.
 
     ``own``: as in ``feature_metrics``. Scores that differ by at most ``tie`` count as equal; scores must be finite.
-
-    Raises:
-        DataError: no query has a relevant item.
     """
-    totals = np.zeros(len(RANKS) + 2)
-    gallery_size = len(gallery_labels) - (own is not None)
     relevant_of = _rows_by_label(gallery_labels)
-    relevant_counts: list[int] = []
-    query = 0
-    for block in blocks:
-        for scores in block:
-            relevant = relevant_of.get(int(query_labels[query]), _NO_ROWS)
-            if own is not None:
-                relevant = relevant[relevant != own[query]]
-            if len(relevant):
-                hidden = None if own is None else int(own[query])
-                totals += _query_metrics(_ranks(scores, relevant, hidden, tie))
-                relevant_counts.append(len(relevant))
-            query += 1
-    if not relevant_counts:
-        raise DataError(
-            f"none of the {query} queries has an image of its identity in the gallery of {len(gallery_labels)}; "
-            "evaluate on a split that holds both"
-        )
-    means = 100 * totals / len(relevant_counts)
-    counts = np.array(relevant_counts)
-    return RetrievalMetrics(
-        rank1=float(means[0]),
-        rank5=float(means[1]),
-        rank10=float(means[2]),
-        mAP=float(means[3]),
-        mINP=float(means[4]),
-        queries=len(counts),
-        skipped=query - len(counts),
-        chance_rank1=float(100 * np.mean(counts / gallery_size)),
-        chance_mAP=float(100 * np.mean(chance_average_precision(counts, gallery_size))),
-    )
+    counts = np.zeros((2, len(query_labels)), dtype=np.int64)
+    fractions = np.zeros((3, len(query_labels)))
+    for query, scores in enumerate(scores for block in blocks for scores in block):
+        relevant = relevant_of.get(int(query_labels[query]), _NO_ROWS)
+        if own is not None:
+            relevant = relevant[relevant != own[query]]
+        if len(relevant):
+            ranks = _ranks(scores, relevant, None if own is None else int(own[query]), tie)
+            counts[:, query] = len(ranks), ranks[0]
+            fractions[:, query] = _precisions(ranks)
+    gallery_size = len(gallery_labels) - (own is not None)
+    return QueryMetrics(counts[0], counts[1], fractions[0], fractions[1], fractions[2], gallery_size)
 
 
 def chance_average_precision(relevant: NDArray[np.int64], gallery_size: int) -> NDArray[np.float64]:
@@ -149,11 +166,16 @@ def _ranks(scores: Scores, relevant: Labels, own: int | None, tie: float) -> NDA
     return ranks
 
 
-def _query_metrics(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Hits within each of RANKS, AP and INP of one query from its relevant ranks, as fractions."""
+def _precisions(ranks: NDArray[np.int64]) -> tuple[float, float, float]:
+    """AP, INP and trapezoid AP of one query from its relevant ranks, as fractions."""
     found = np.arange(1, len(ranks) + 1)
-    within = [float(ranks[0] <= rank) for rank in RANKS]
-    return np.array([*within, np.mean(found / ranks), len(ranks) / ranks[-1]])
+    precision = found / ranks
+    before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
+    return float(precision.mean()), float(precision[-1]), float((before + precision).mean() / 2)
+
+
+def _percent(fractions: NDArray[np.bool_] | NDArray[np.float64]) -> float:
+    return float(100 * np.mean(fractions))
 
 
 def _rows_by_label(labels: Labels) -> dict[int, Labels]:

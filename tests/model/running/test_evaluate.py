@@ -54,6 +54,22 @@ def test_an_evaluation_says_what_was_measured_and_how(finished_run: Path, painte
     assert lines[-1].startswith("Rank-1 among near-twins, across cameras")
 
 
+def test_what_every_query_reached_stands_beside_the_means(finished_run: Path, painted: Path) -> None:
+    result = evaluate(config_for(finished_run, painted), quiet=True)
+    queries = [json.loads(line) for line in (finished_run / "queries-test.jsonl").read_text().splitlines()]
+    assert [query["query"] for query in queries] == list(range(30))
+    assert queries[1]["image_id"] == "015/0"
+    assert queries[1]["vehicle_id"] == "015"
+    assert "glass in a" in queries[1]["caption"]
+    assert all(query["relevant"] == 3 for query in queries)
+    metrics = result["metrics"]
+    for k in (1, 5, 10):
+        assert 100 * np.mean([query["first_hit_rank"] <= k for query in queries]) == pytest.approx(metrics[f"rank{k}"])
+    assert 100 * np.mean([query["average_precision"] for query in queries]) == pytest.approx(metrics["mAP"])
+    assert 100 * np.mean([query["inverse_negative_penalty"] for query in queries]) == pytest.approx(metrics["mINP"])
+    assert 0 < result["trapezoid_mAP"] < metrics["mAP"]
+
+
 def test_evaluating_again_gives_the_same_numbers(finished_run: Path, painted: Path) -> None:
     first = evaluate(config_for(finished_run, painted), quiet=True)
     again = evaluate(config_for(finished_run, painted).model_copy(update={"workers": 1}), quiet=True)

@@ -37,8 +37,13 @@ def values(measured):
 
 def test_the_published_test_vector_comes_out() -> None:
     scores = np.array([[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.9, 0.3, 0.8, 0.2], [0.5, 0.4, 0.3, 0.2, 0.1]], np.float32)
-    measured = score_metrics([scores], np.array([1, 2, 3]), np.array([1, 2, 1, 2, 3]))
+    by_query = score_metrics([scores], np.array([1, 2, 3]), np.array([1, 2, 1, 2, 3]))
+    measured = by_query.means()
     assert values(measured) == pytest.approx([200 / 3, 100, 100, 67.7778, 62.2222], abs=1e-4)
+    assert measured.trapezoid_mAP == pytest.approx(63.056, abs=1e-3)
+    assert by_query.first_hit_rank.tolist() == [1, 1, 5]
+    assert by_query.average_precision.tolist() == pytest.approx([(1 + 2 / 3) / 2, 1.0, 1 / 5])
+    assert by_query.inverse_negative_penalty.tolist() == pytest.approx([2 / 3, 1.0, 1 / 5])
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,9 +60,11 @@ def test_counting_gives_what_sorting_gives_also_with_ties(seed, queries, gallery
     blocks = np.array_split(scores, min(3, queries))
     if not any(has_relevant):
         with pytest.raises(DataError, match="none of the .* queries has an image of its identity"):
-            score_metrics(blocks, query_labels, gallery_labels, own)
+            score_metrics(blocks, query_labels, gallery_labels, own).means()
         return
-    measured = score_metrics(blocks, query_labels, gallery_labels, own)
+    by_query = score_metrics(blocks, query_labels, gallery_labels, own)
+    assert ((by_query.relevant > 0) == has_relevant).all()
+    measured = by_query.means()
     assert values(measured) == pytest.approx(by_sorting(scores, query_labels, gallery_labels, own))
     assert (measured.queries, measured.skipped) == (sum(has_relevant), queries - sum(has_relevant))
 
@@ -70,14 +77,17 @@ def test_features_are_ranked_by_cosine_in_blocks_of_any_size(monkeypatch) -> Non
     expected = by_sorting(cosines, query_labels, gallery_labels)
     for block in (1, 200, 1 << 21):
         monkeypatch.setattr(metrics, "BLOCK_SCORES", block)
-        assert values(feature_metrics(queries, gallery, query_labels, gallery_labels)) == pytest.approx(expected)
+        assert values(feature_metrics(queries, gallery, query_labels, gallery_labels).means()) == pytest.approx(
+            expected
+        )
 
 
 def test_a_model_that_gives_everything_the_same_feature_gets_the_worst_rank() -> None:
     """Rounding in a matrix product depends on the position; equal features must tie all the same."""
     feature = np.random.default_rng(0).standard_normal((1, 67)).astype(np.float32)
     labels = np.repeat(np.arange(30), 2)
-    measured = feature_metrics(np.repeat(feature, 60, axis=0), np.repeat(feature, 60, axis=0), labels, labels)
+    repeated = np.repeat(feature, 60, axis=0)
+    measured = feature_metrics(repeated, repeated, labels, labels).means()
     assert (measured.rank1, measured.rank10) == (0, 0)
     assert measured.mINP == pytest.approx(100 * 2 / 60)
 
@@ -86,9 +96,9 @@ def test_order_of_gallery_and_queries_does_not_matter() -> None:
     rng = np.random.default_rng(5)
     scores = rng.integers(0, 5, (20, 30)).astype(np.float32)
     query_labels, gallery_labels = rng.integers(0, 6, 20), rng.integers(0, 6, 30)
-    expected = score_metrics([scores], query_labels, gallery_labels)
+    expected = score_metrics([scores], query_labels, gallery_labels).means()
     q, g = rng.permutation(20), rng.permutation(30)
-    mixed = score_metrics([scores[q][:, g]], query_labels[q], gallery_labels[g])
+    mixed = score_metrics([scores[q][:, g]], query_labels[q], gallery_labels[g]).means()
     assert values(mixed) == pytest.approx(values(expected))
 
 
@@ -103,7 +113,7 @@ def test_chance_is_what_all_orders_give_on_average() -> None:
     assert chance_average_precision(np.array([1]), 1)[0] == pytest.approx(1.0)
 
     scores = np.random.default_rng(0).random((3, 6), dtype=np.float32)
-    measured = score_metrics([scores], np.array([0, 0, 1]), np.array([0, 0, 0, 1, 2, 2]))
+    measured = score_metrics([scores], np.array([0, 0, 1]), np.array([0, 0, 0, 1, 2, 2])).means()
     assert measured.chance_rank1 == pytest.approx(100 * (3 / 6 + 3 / 6 + 1 / 6) / 3)
 
 
