@@ -95,12 +95,16 @@ class Rle(Record):
 
 
 class PartInstance(Record):
-    """One detected instance. ``score`` is in [0, 1]; 1.0 for annotations without a score."""
+    """One detected instance. ``score`` is in [0, 1]; 1.0 for annotations without a score.
+
+    ``flags`` say why somebody should look at it (docs/parts.md); it is kept all the same.
+    """
 
     part: Part
     box_xyxy: BoxXyxy
     score: float = Field(1.0, ge=0, le=1)
     mask: Rle | None = None
+    flags: tuple[Text, ...] = ()
 
 
 class PatchGrid(Record):
@@ -118,12 +122,14 @@ class PatchGrid(Record):
 
 
 class PartsOrigin(Record):
-    """Where part instances came from."""
+    """Where part instances came from: programs, the names of their weights, and the phrases they were asked for."""
 
     detector: Text
     segmenter: str | None = None
     detector_model: str | None = None
     segmenter_model: str | None = None
+    phrases: str | None = None
+    phrases_sha256: str | None = None
 
 
 class ImageParts(ImageKeyed):

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator
 
 from pfcvr.config.base import Settings
 
-PartsDetector = Literal["import"]
+PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
+PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
 Captioner = Literal["template", "import"]
 
 
@@ -56,10 +57,22 @@ class CaptionConfig(Settings):
 
 
 class PartsConfig(Settings):
-    """Where the part masks come from, and the patch grid they are laid on."""
+    """Where the part masks come from, and the patch grid they are laid on.
+
+    Weights are a name on the Hub or a path. ``phrases`` is a TOML file (none: the shipped ``prompts/parts.toml``);
+    ``threshold`` replaces the score that the file asks of a detection. ``batch`` images go through a model together.
+    """
 
     detector: PartsDetector = "import"
+    segmenter: PartsSegmenter = "auto"
     annotations: Path | None = None
+    detector_model: str | None = None
+    segmenter_model: str | None = None
+    phrases: Path | None = None
+    threshold: float | None = Field(None, gt=0, lt=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
+    batch: int = Field(4, ge=1, le=256)
     grid: GridConfig = GridConfig()
 
     @field_validator("grid", mode="before")

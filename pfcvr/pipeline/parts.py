@@ -10,7 +10,9 @@ from pfcvr.backends import load_backend
 from pfcvr.config import PartsConfig
 from pfcvr.jsonl import read_records
 from pfcvr.pipeline.detectors import DETECTORS, Detector, DetectorFactory
-from pfcvr.records import PARTS, ImageParts, ImageRecord, Part, Rejected
+from pfcvr.pipeline.joined import PixelFiles
+from pfcvr.pipeline.pictures import Picture
+from pfcvr.records import PARTS, ImageParts, ImageRecord, Part, PartsOrigin, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace
 
@@ -26,14 +28,14 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
     inputs = workspace.images_input()
     factory: DetectorFactory = load_backend("detector", DETECTORS, config.detector)
     detector = factory(workspace, config)
-    grid = config.grid
+    grid, files = config.grid, PixelFiles(workspace)
 
     def rows() -> Iterator[ImageRecord | Rejected]:
         yield from workspace.images()
         yield from detector.rejected()
 
     def work(row: ImageRecord | Rejected) -> ImageParts | Rejected:
-        return row if isinstance(row, Rejected) else _parts_of(row, detector, config)
+        return row if isinstance(row, Rejected) else _parts_of(Picture(row, files.path(row)), detector, config)
 
     with closing(detector):
         plan = StagePlan(
@@ -51,11 +53,11 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
         return run_stage(workspace, plan, options)
 
 
-def _parts_of(image: ImageRecord, detector: Detector, config: PartsConfig) -> ImageParts:
-    (instances,) = detector.detect([image])
-    grid = config.grid
-    cells = geometry.patch_grid(instances, (image.height, image.width), grid.rows, grid.cols, grid.coverage)
-    return ImageParts(image_id=image.image_id, instances=instances, grid=cells, origin=detector.origin)
+def _parts_of(picture: Picture, detector: Detector, config: PartsConfig) -> ImageParts:
+    (found,) = detector.detect([picture])
+    grid, origin = config.grid, PartsOrigin(detector=config.detector)
+    cells = geometry.patch_grid(found.instances, picture.size, grid.rows, grid.cols, grid.coverage)
+    return ImageParts(image_id=picture.record.image_id, instances=found.instances, grid=cells, origin=origin)
 
 
 def _notes(workspace: Workspace, config: PartsConfig) -> dict[str, Any]:

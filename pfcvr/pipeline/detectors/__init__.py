@@ -1,28 +1,36 @@
-"""Part detectors: one method, images in and part instances out. A new one is a file here and a line in DETECTORS."""
+"""Part detectors: one method, pictures in and part instances out. A new one is a file here and a line in DETECTORS."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from pfcvr.backends import BackendTable
 from pfcvr.config import PartsConfig
-from pfcvr.records import ImageRecord, PartInstance, PartsOrigin, Rejected
+from pfcvr.pipeline.pictures import Found, Picture
+from pfcvr.records import Rejected
 from pfcvr.store import Workspace
 
 
 class Detector(Protocol):
-    """Finds the parts on images.
+    """Finds the parts on pictures.
 
-    ``settings`` and ``inputs`` (content hashes) are what its answers depend on. ``rejected`` yields the
-    ``rejected_count`` rows of its own input that it cannot use: none for detectors that look at pixels.
+    ``settings`` and ``inputs`` (content hashes, also of weights) are what its answers depend on; ``model`` is the name
+    or path of its weights. ``rejected`` yields the ``rejected_count`` rows of its own input that it cannot use: none
+    for detectors that look at pixels (``reads_pixels``).
     """
 
-    origin: PartsOrigin
+    model: str | None
+    reads_pixels: bool
     settings: dict[str, str]
     inputs: dict[str, str]
     rejected_count: int
 
-    def detect(self, images: Sequence[ImageRecord]) -> list[tuple[PartInstance, ...]]:
-        """The part instances of each image; none is a normal answer."""
+    def detect(self, pictures: Sequence[Picture]) -> list[Found]:
+        """The part instances of each picture, usually boxes alone; none is a normal answer.
+
+        An answer must not depend on the other pictures of the call. Never called by two threads at once. The caller
+        clips boxes to the picture, drops duplicates within a part and sorts: raw boxes above the threshold are enough.
+        Raises UnreadableImage when a picture cannot be used; the caller then tries the pictures one by one.
+        """
         ...
 
     def rejected(self) -> Iterator[Rejected]:
@@ -34,9 +42,12 @@ class Detector(Protocol):
 
 
 class DetectorFactory(Protocol):
-    """What an entry of DETECTORS points to."""
+    """What an entry of DETECTORS points to; raises UsageError, BackendError, CheckpointError or SourceError."""
 
     def __call__(self, workspace: Workspace, config: PartsConfig) -> Detector: ...
 
 
-DETECTORS: BackendTable = {"import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None)}
+DETECTORS: BackendTable = {
+    "import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None),
+    "none": ("pfcvr.pipeline.detectors.none:NoDetector", None),
+}

@@ -17,8 +17,9 @@ from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.detectors.coco_file import CocoFile
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, instance_of, part_named
 from pfcvr.pipeline.image_names import ImageNames
+from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.sources.tree import is_plain_name
-from pfcvr.records import ImageRecord, PartInstance, PartsOrigin, Rejected
+from pfcvr.records import ImageRecord, PartInstance, Rejected
 from pfcvr.store import Workspace
 
 PAGE_ROWS = 500
@@ -35,11 +36,13 @@ class CocoDetector:
     Raises SourceError for a file that is missing, no JSON, lacks a list, or has nothing for any image.
     """
 
+    model = None
+    reads_pixels = False
+
     def __init__(self, workspace: Workspace, config: PartsConfig) -> None:
         if config.annotations is None:
             raise UsageError("the detector 'import' needs a COCO file; give it with --annotations FILE")
         path = config.annotations
-        self.origin = PartsOrigin(detector="import")
         self.settings = {"annotations": plain_text(path.name)}
         self._file = plain_text(path.name)
         self._lock = threading.Lock()
@@ -60,12 +63,12 @@ class CocoDetector:
             self._db.close()
             raise
 
-    def detect(self, images: Sequence[ImageRecord]) -> list[tuple[PartInstance, ...]]:
+    def detect(self, pictures: Sequence[Picture]) -> list[Found]:
         """The annotated instances of each image, in the order of the file."""
         query = "SELECT body FROM instance WHERE image_id = ? ORDER BY number"
         with self._lock:
-            found = [self._db.execute(query, (image.image_id,)).fetchall() for image in images]
-        return [tuple(PartInstance.model_validate_json(body) for (body,) in bodies) for bodies in found]
+            found = [self._db.execute(query, (picture.record.image_id,)).fetchall() for picture in pictures]
+        return [Found(tuple(PartInstance.model_validate_json(body) for (body,) in bodies)) for bodies in found]
 
     def rejected(self) -> Iterator[Rejected]:
         """One row for every image and annotation of the file that cannot be used, in the order they were found."""

@@ -1,0 +1,36 @@
+"""An image of the workspace with its pixels, and what detectors and segmenters find on it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+
+from pfcvr.pipeline.images import open_rgb
+from pfcvr.records import BoxXyxy, ImageRecord, PartInstance
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``record`` and where its file lies; the pixels are read when somebody first asks for them."""
+
+    record: ImageRecord
+    path: Path
+
+    @cached_property
+    def rgb(self) -> Image.Image:
+        """Upright 8-bit RGB of ``record.width`` x ``record.height``; raises UnreadableImage."""
+        return open_rgb(self.path)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.record.height, self.record.width
+
+
+@dataclass(frozen=True)
+class Found:
+    """The part instances of one picture, and the box of the vehicle itself where somebody looked for it."""
+
+    instances: tuple[PartInstance, ...] = ()
+    vehicle: BoxXyxy | None = None
