@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pfcvr.config import ModelConfig, TowerSizes
 from pfcvr.model.batch import Batch
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
-from pfcvr.model.reconstruction import choose_removed_patches, removed_patch_count
+from pfcvr.model.reconstruction import choose_removed_patches
 from pfcvr.model.tokenizer import CaptionTokenizer, clip_tokenizer
 
 VARIANTS: dict[str, dict[str, Any]] = {"paper": {}}
@@ -91,8 +91,7 @@ def random_batch(config: ModelConfig, tokenizer: CaptionTokenizer, size: int) ->
 def tower_passes(model: PfcvrModel, batch: Batch) -> list[Callable[[], Tensor]]:
     """The passes through the towers that a step of this variant cannot do without."""
     towers, config = model.towers, model.config
-    patches = config.patch_grid[0] * config.patch_grid[1]
-    kept, _ = choose_removed_patches(batch.part_grids, removed_patch_count(patches, config.removed_patch_ratio))
+    kept, _ = choose_removed_patches(batch.part_grids, config.removed_patches)
     return [
         lambda: towers.image_tokens(batch.images),
         lambda: towers.image_tokens(batch.images, kept),

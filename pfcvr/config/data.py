@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pfcvr.config.base import Settings
 
@@ -46,6 +46,22 @@ class SelectConfig(Settings):
     min_cameras: int = Field(1, ge=0)
     list: Path | None = None
     seed: int = 0
+
+
+class ImageInputConfig(Settings):
+    """The picture a vision-language model is shown, sizes in pixels; one vision token of Qwen3-VL covers 32 x 32."""
+
+    min_pixels: int = Field(512 * 512, ge=32 * 32)  # ours: 256 vision tokens, however small the crop
+    max_pixels: int = Field(640 * 1024, ge=32 * 32)  # ours: 640 vision tokens; captions gain little from more
+    min_side: int = Field(16, ge=8)  # ours: below that nothing but the color is left to describe
+    max_aspect: float = Field(20.0, ge=1)
+    jpeg_quality: int = Field(92, ge=50, le=100)
+
+    @model_validator(mode="after")
+    def _floor_is_below_ceiling(self) -> "ImageInputConfig":
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is more than max_pixels {self.max_pixels}")
+        return self
 
 
 class CaptionConfig(Settings):

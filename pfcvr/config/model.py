@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pfcvr.config.base import Settings
+from pfcvr.config.variants import Variant
 
 
 class TowerSizes(Settings):
@@ -46,6 +47,7 @@ class LossWeights(Settings):
     id: float = Field(0.5, ge=0)  # official code; the paper's value is lost
     part_itc: float = Field(0.2, ge=0)  # paper Table VIII
     part_across: float = Field(0.0, ge=0)  # ours: the same part contrasted across the images of a batch
+    part_mlm: float = Field(0.0, ge=0)  # paper Table VI, instead of part_itc: a part's masked name from its patches
     mlm: float = Field(0.5, ge=0)  # official code; the paper has one weight for both reconstruction branches
     mim: float = Field(0.5, ge=0)  # official code
     itc: float = Field(0.0, ge=0)  # ours: InfoNCE on the global features, for a start from random weights
@@ -61,12 +63,33 @@ class ModelConfig(Settings):
     vocabulary: Literal["clip", "captions"] = "clip"  # CLIP's BPE (paper), or one trained on the train captions (ours)
     vocabulary_size: int = Field(4096, ge=600)  # ours: upper bound for the vocabulary trained on captions
     losses: LossWeights = LossWeights()
+    heads: int = Field(8, ge=1)  # attention heads of every new module (paper, section V-B)
     temperature: float = Field(0.02, gt=0)  # IRRA's, since the paper is silent; official code .07
     part_temperature: float = Field(0.02, gt=0)  # the same; official code .07
+    cls_position: Literal[0, 1] = 0  # row of the position table that CLS reads; official code 1
+    mask_caption_for_matching: bool = False  # all losses read the masked caption, as the official code's copies do
+
+    # PLFA. What a part query attends to: its part's text, and beside it the caption or the image's CLS feature.
+    part_text: Literal["name", "phrase"] = "name"  # "car roof" (paper), or the data set's phrase for the part (ours)
+    part_text_length: int = Field(16, ge=3)  # ours: tokens of a phrase with start and end
+    part_text_feature: Literal["tokens", "mean"] = "tokens"  # official code: mean over all positions, padding too
+    part_context: Literal["caption", "image"] = "caption"  # paper eq. 1; official code: image
+    part_fusion: Literal["concatenate", "add"] = "concatenate"  # paper eq. 1; official code: add
+    part_decoder: Literal["cross_attention", "detr"] = "cross_attention"  # paper eq. 1; official code: DETR's decoder
+    part_decoder_depth: int = Field(6, ge=1)  # of DETR's decoder (official code)
+    part_decoder_dropout: float = Field(0.1, ge=0, lt=1)  # of DETR's decoder (official code)
+    part_pool: Literal["mean", "positions"] = "mean"  # ours; official code: one learned weight per patch position
+    part_loss: Literal["info_nce", "bce"] = "info_nce"  # paper eq. 9; official code: bce
+
+    # BMRIA.
     word_mask_ratio: float = Field(0.15, gt=0, lt=1)  # paper, section V-B
-    removed_patch_ratio: float = Field(0.25, gt=0, lt=1)  # paper, section V-B; official code removes 1 - .25
-    heads: int = Field(8, ge=1)  # attention heads of every new module (paper, section V-B)
     word_decoder_depth: int = Field(1, ge=1)  # paper eq. 3: one block after the cross-attention; official code 4
+    patch_mask_ratio: float = Field(0.25, gt=0, lt=1)  # paper, section V-B; share of the patches that are
+    patch_mask_ratio_means: Literal["removed", "kept"] = "removed"  # official code: kept
+    masked_patches: Literal["drop", "zero"] = "drop"  # official code; zero: black pixels, as the paper's figure
+    masked_patch_choice: Literal["parts_first", "parts"] = "parts_first"  # official code; parts: those of parts alone
+    patch_guide: Literal["tokens", "end"] = "tokens"  # official code; end: the caption's global feature alone
+    mask_padding: bool = True  # no branch of BMRIA reads what follows the end token; official code: it does
     patch_decoder_depth: int = Field(4, ge=1)  # official code; the paper says "multiple" (eq. 4)
     patch_decoder_head_width: int = Field(96, ge=1)  # official code
 
@@ -80,16 +103,30 @@ class ModelConfig(Settings):
                 raise ValueError(f"embedding_dim ({width}) must be divisible by heads ({self.heads})")
         return self
 
+    @model_validator(mode="after")
+    def _switches_agree(self) -> Self:
+        if self.masked_patch_choice == "parts" and self.masked_patches == "drop":
+            raise ValueError("masked_patch_choice = parts needs masked_patches = zero: images differ in their number")
+        return self
+
     @property
     def patch_grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid of one image."""
         rows, cols = self.image_size
         return rows // self.towers.patch_size, cols // self.towers.patch_size
 
+    @property
+    def removed_patches(self) -> int:
+        """How many patches of an image are removed for its reconstruction, rounded down."""
+        rows, cols = self.patch_grid
+        ratio = self.patch_mask_ratio if self.patch_mask_ratio_means == "removed" else 1 - self.patch_mask_ratio
+        return int(rows * cols * ratio)
+
 
 class AugmentConfig(Settings):
     """Random changes of a train image, which the masks of its parts follow (paper, section III-D)."""
 
+    sync_masks: bool = True  # masks follow flip, crop and erasing; official code: they stay as they were
     flip: float = Field(0.5, ge=0, le=1)  # official code
     crop_padding: int = Field(10, ge=0)  # px of black border around the resized image before a random crop (official)
     erase: float = Field(0.5, ge=0, le=1)  # this and the next two: official code
@@ -115,6 +152,7 @@ class OptimizerConfig(Settings):
     kind: Literal["adam", "adamw"] = "adam"  # paper, section V-B
     lr: float = Field(1e-5, gt=0)  # official code; the paper's value is lost
     new_module_factor: float = Field(5.0, gt=0)  # paper: larger for modules that start at random; official code: 5
+    rate_groups: Literal["new_modules", "official"] = "new_modules"  # which ones: all, or the official code's choice
     weight_decay: float = Field(4e-5, ge=0)  # official code
     betas: tuple[float, float] = (0.9, 0.999)  # official code
     eps: float = Field(1e-3, gt=0)  # official code, where half precision needs it; it damps small gradients
@@ -150,6 +188,7 @@ class Recipe(Settings):
 
 
 Protocol = Literal["clean", "published"]
+ResampledUnit = Literal["identities", "queries"]
 
 
 class DeviceSettings(Settings):
@@ -171,7 +210,7 @@ class TrainConfig(DeviceSettings):
     recipe: str = "tiny"  # a name in pfcvr/model/recipes, or a TOML file
     overrides: tuple[str, ...] = ()  # KEY=VALUE, dotted keys of the recipe
     method: Literal["pfcvr"] = "pfcvr"
-    variant: Literal["paper"] = "paper"
+    variant: Variant = "paper"
     protocol: Protocol = "clean"
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)  # of the CPU; none: all cores of this process

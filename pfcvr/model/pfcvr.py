@@ -21,7 +21,6 @@ from pfcvr.model.reconstruction import (
     WordDecoder,
     choose_removed_patches,
     patch_pixels,
-    removed_patch_count,
 )
 from pfcvr.model.tokenizer import CaptionTokenizer
 
@@ -169,8 +168,7 @@ class PfcvrModel(PretrainedModel):
         padding: Bool[Tensor, "B L"],
         batch: Batch,
     ) -> Float[Tensor, ""]:
-        count = removed_patch_count(patches.shape[1], self.config.removed_patch_ratio)
-        kept, removed = choose_removed_patches(batch.part_grids, count)
+        kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches)
         visible = self.towers.encode_patches(patches, kept)
         predicted = patch_decoder(visible, kept, removed, text, padding)
         pixels = patch_pixels(batch.images, self.config.towers.patch_size)

@@ -73,14 +73,6 @@ class PatchDecoder(nn.Module):
         return self.head(x[:, 1 + kept.shape[1] :])
 
 
-def removed_patch_count(patches: int, removed_ratio: float) -> int:
-    """How many of ``patches`` are removed, rounded down.
-
-    The released code's ratio is the share that stays: its .25 of 576 patches is ``removed_patch_count(576, 1 - .25)``.
-    """
-    return int(patches * removed_ratio)
-
-
 def choose_removed_patches(
     part_grids: Bool[Tensor, "B P N"], removed: int
 ) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B R"]]:

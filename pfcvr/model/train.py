@@ -78,7 +78,7 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         LockedError: another process trains there.
         StageStopped: the loss became NaN or the disk is full.
     """
-    recipe = load_recipe(config.recipe, config.overrides)
+    recipe = load_recipe(config.recipe, config.overrides, config.variant)
     data = open_data(config.data)
     splits = training_splits(data, config.protocol, recipe.val_share, config.seed)
     identity = RunIdentity(

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from pfcvr.config import ModelConfig
 from pfcvr.model.layers import Attention
 from pfcvr.model.reconstruction import (
     PatchDecoder,
     WordDecoder,
     choose_removed_patches,
     patch_pixels,
-    removed_patch_count,
 )
 
 
@@ -32,12 +32,12 @@ from pfcvr.model.reconstruction import (
 def test_counts_of_removed_patches_are_those_of_table_seven_when_the_ratio_is_what_stays(
     visible: float, removed: int
 ) -> None:
-    assert removed_patch_count(576, 1 - visible) == removed
+    assert ModelConfig(patch_mask_ratio=visible, patch_mask_ratio_means="kept").removed_patches == removed
 
 
-def test_the_papers_ratio_removes_a_quarter() -> None:
-    assert removed_patch_count(576, 0.25) == 144
-    assert removed_patch_count(10, 0.25) == 2
+def test_the_papers_ratio_removes_a_quarter_rounded_down() -> None:
+    assert ModelConfig().removed_patches == 144
+    assert ModelConfig(image_size=(32, 80)).removed_patches == 2
 
 
 @pytest.mark.parametrize("part_patches", [0, 100, 144, 300, 432, 500, 576])

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import Recipe, parse, read_toml
+from pfcvr.config import Recipe, Variant, parse, read_toml, variant_values
 from pfcvr.errors import UsageError
 
 
@@ -17,8 +17,10 @@ def recipe_names() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, overrides: Sequence[str] = (), variant: Variant = "paper") -> Recipe:
     """The recipe called ``name``, or of the TOML file at that path, with ``overrides`` such as ``optimizer.lr=1e-4``.
+
+    ``variant`` decides the switches that neither the recipe nor the overrides name.
 
     Raises:
         UsageError: no such recipe, or a key or value that a recipe does not know; the known keys are named.
@@ -31,6 +33,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         known = ", ".join(recipe_names())
         raise UsageError(f"unknown recipe '{name}'; choose one of: {known}, or give the path of a .toml file")
     parse(Recipe, values, f"recipe '{name}'")
+    values = _layered(variant_values(variant), values)
     for override in overrides:
         _set(values, override)
     return parse(Recipe, values, "--set" if overrides else f"recipe '{name}'")
@@ -48,6 +51,15 @@ def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
         if isinstance(value, dict):
             lines += ["", *_table(value, (*path, key))]
     return lines
+
+
+def _layered(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both nested tables in one, ``above`` winning."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _layered(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _set(values: dict[str, Any], override: str) -> None:
