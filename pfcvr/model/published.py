@@ -35,7 +35,7 @@ def published_methods(data_set: str) -> PublishedTable:
 
 
 def published_ablation(table: str) -> PublishedTable | None:
-    """The rows of ablation ``table`` (5 to 8) by row key, all measured on T2I-VeRI; None where there is no such table."""
+    """The rows of ablation ``table`` (5 to 8) by row key, all measured on T2I-VeRI; None for any other table."""
     found = _tables()["ablations"].get(table)
     return None if found is None else _table(f"{found['source']}, {_tables()['t2i-veri']['name']}", found["rows"])
 
