@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -10,9 +11,21 @@ REASONS_SHOWN = 3
 
 
 class Progress:
-    """Counts kept and rejected rows and shows rate, time left and the commonest reasons for rejection."""
+    """Counts kept and rejected rows and shows rate, time left and the commonest reasons for rejection.
 
-    def __init__(self, title: str, total: int | None, done: int = 0, quiet: bool = False, unit: str = "row") -> None:
+    ``live`` is asked for what else there is to say whenever a line is shown.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        done: int = 0,
+        quiet: bool = False,
+        unit: str = "row",
+        *,
+        live: Callable[[], str] = str,
+    ) -> None:
         from tqdm import tqdm
 
         self._title = title
@@ -22,8 +35,9 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._quiet = quiet
         self._unit = unit
-        live = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, file=sys.stderr) if live else None
+        self._live = live
+        on_terminal = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, file=sys.stderr) if on_terminal else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -42,7 +56,7 @@ class Progress:
         if rejected_because is not None:
             self._reasons[rejected_because] += rows
         if self._bar is not None:
-            self._bar.set_postfix_str(self._top_reasons(), refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, [self._live(), self._top_reasons()])), refresh=False)
             self._bar.update(rows)
         elif not self._quiet and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
@@ -59,5 +73,7 @@ class Progress:
         line += f", {rate:,.{0 if rate >= 10 else 1}f} {self._unit}s/s"
         if self._total is not None and rate > 0 and self._count < self._total:
             line += f", {(self._total - self._count) / rate:,.0f} s left"
+        if self._live():
+            line += f", {self._live()}"
         reasons = self._top_reasons()
         print(line + (f" (rejected: {reasons})" if reasons else ""), file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -25,13 +25,13 @@ from pfcvr.jsonl import cut_torn_line, lines_at, parse_line, record_line, whole_
 from pfcvr.progress import Progress
 from pfcvr.records import Record, Rejected
 from pfcvr.row_index import RowIndex
+from pfcvr.row_pool import finished_rows
 from pfcvr.store import Manifest, SealedFile, Workspace
 
 RECORDS_PER_FILE = 50_000
 RUNNING = "part-running.jsonl"
 BREAKER_WINDOW = 200
 BREAKER_SHARE = 0.9
-ROWS_IN_FLIGHT_PER_WORKER = 4
 DIGEST_SHOWN = 8
 
 Row = TypeVar("Row")
@@ -43,7 +43,8 @@ class StagePlan(Generic[Row]):
 
     ``rows`` yields the input in a fixed order and may be called again; ``key`` names a row; ``work`` turns it into a
     record with that key or a Rejected with that subject. ``notes`` must follow from inputs and settings alone.
-    ``normal_reasons`` are rejections that never stop a run, however many there are.
+    ``normal_reasons`` are rejections that never stop a run, however many there are. ``live`` adds to the progress line;
+    ``give_up`` is called once when the run ends early, so that the rows at work end soon.
     """
 
     name: str
@@ -57,6 +58,8 @@ class StagePlan(Generic[Row]):
     workers: int = 1
     notes: Callable[[], dict[str, Any]] = dict
     normal_reasons: frozenset[str] = frozenset()
+    live: Callable[[], str] = str
+    give_up: Callable[[], None] = lambda: None
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -71,17 +74,19 @@ class RunOptions:
 
     ``overwrite`` replaces what was made from other inputs or altered since, and only that: work that still holds is
     never done twice.
-    ``retry`` takes up the rows rejected for that reason again.
+    ``retry`` takes up the rows rejected for that reason again. ``limit`` ends the run after so many rows; the rest
+    stays pending.
     """
 
     overwrite: bool = False
     retry: str | None = None
     quiet: bool = False
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """The books of a sealed stage: ``rows_in == kept + rejected``."""
+    """The books of a stage: ``rows_in == kept + rejected + pending``; a sealed stage has none pending."""
 
     stage: str
     rows_in: int
@@ -90,14 +95,16 @@ class StageSummary:
     reasons: dict[str, int]
     notes: dict[str, Any] = field(default_factory=dict)
     already_done: bool = False
+    pending: int = 0
 
     def text(self) -> str:
         """The books in one line, commonest reasons first."""
         state = "already done, " if self.already_done else ""
         ordered = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
         why = ", ".join(f"{reason}: {count:,}" for reason, count in ordered)
-        books = f"{self.rows_in:,} in, {self.kept:,} kept, {self.rejected:,} rejected"
-        return f"{self.stage}: {state}{books}" + (f" ({why})" if why else "")
+        books = f"{self.rows_in:,} in, {self.kept:,} kept, {self.rejected:,} rejected" + (f" ({why})" if why else "")
+        rest = f", {self.pending:,} pending: run the same command without --limit to go on" if self.pending else ""
+        return f"{self.stage}: {state}{books}{rest}"
 
 
 def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> StageSummary:
@@ -112,8 +119,8 @@ def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -
             return _summary(sealed, already_done=True)
         run = _Run(workspace.folder(plan.name), plan, options)
         try:
-            run.process_rows()
-            return _summary(run.seal())
+            pending = run.process_rows()
+            return run.summary_so_far(pending) if pending > 0 else _summary(run.seal())
         finally:
             run.close()
 
@@ -287,30 +294,28 @@ class _Run(Generic[Row]):
         self._rejected_file.close()
         self._index.close()
 
-    def process_rows(self) -> None:
-        """Work through the rows that are not done yet, several at a time, and append each result as it comes."""
-        plan = self._plan
-        with (
-            Progress(plan.name, plan.total, done=len(self._index), quiet=self._options.quiet) as progress,
-            ThreadPoolExecutor(plan.workers) as pool,
-        ):
-            in_flight: deque[Future[Record | Rejected]] = deque()
-            try:
-                for row in self._pending_rows():
-                    in_flight.append(pool.submit(_work_safely, plan, row))
-                    if len(in_flight) >= plan.workers * ROWS_IN_FLIGHT_PER_WORKER:
-                        self._append(in_flight.popleft().result(), progress)
-                while in_flight:
-                    self._append(in_flight.popleft().result(), progress)
-            finally:
-                for waiting in in_flight:
-                    waiting.cancel()
+    def process_rows(self) -> int:
+        """Work through the rows that are not done yet, several at a time; append each result as it comes.
 
-    def _pending_rows(self) -> Iterator[Row]:
-        self._rows_in = 0
+        Returns how many rows the limit of this run has left pending.
+        """
+        plan = self._plan
+        results = finished_rows(lambda row: _work_safely(plan, row), self._rows_to_do(), plan.workers, plan.give_up)
+        done = len(self._index)
+        with Progress(plan.name, plan.total, done, self._options.quiet, live=plan.live) as progress, closing(results):
+            for result in results:
+                self._append(result, progress)
+        return self._rows_in - len(self._index) if self._options.limit is not None else 0
+
+    def _rows_to_do(self) -> Iterator[Row]:
+        """The rows without a result, no more of them than this run's limit; all rows are counted."""
+        self._rows_in = given = 0
         for row in self._plan.rows():
             self._rows_in += 1
+            if self._options.limit is not None and given >= self._options.limit:
+                continue
             if self._plan.key(row) not in self._index:
+                given += 1
                 yield row
 
     def _append(self, result: Record | Rejected, progress: Progress) -> None:
@@ -338,6 +343,12 @@ class _Run(Generic[Row]):
                 f"look at {self._folder / 'rejected.jsonl'}, mend the cause and run the same command with "
                 f"--retry {reason} to continue"
             )
+
+    def summary_so_far(self, pending: int) -> StageSummary:
+        """The books of a run that its limit ended."""
+        kept, rejected = self._index.counts()
+        reasons = dict(rejected_reasons(self._folder))
+        return StageSummary(self._plan.name, self._rows_in, kept, rejected, reasons, pending=pending)
 
     def seal(self) -> Manifest:
         """Sort, write, balance the books, and rename the manifest into place."""

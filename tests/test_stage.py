@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -350,3 +351,44 @@ def test_any_text_can_name_an_image(tmp_path_factory: pytest.TempPathFactory, na
     )
     run_stage(workspace, named, QUIET)
     assert [record.image_id for record in workspace.records("select", Selected)] == sorted(names)
+
+
+def test_a_limited_run_leaves_the_rest_pending_and_the_next_one_seals_the_same_bytes(workspace: Workspace) -> None:
+    some = run_stage(workspace, plan(), RunOptions(quiet=True, limit=6))
+    assert (some.rows_in, some.kept, some.rejected, some.pending) == (20, 3, 3, 14)
+    assert some.text().endswith("(odd: 3), 14 pending: run the same command without --limit to go on")
+    (status,) = (row for row in workspace_status(workspace) if row.stage == "select")
+    assert (status.state, status.pending) == ("unfinished", 14)
+    assert run_stage(workspace, plan(), QUIET).kept == 10
+    whole = Workspace(workspace.root.parent / "whole", create=True)
+    run_stage(whole, plan(), RunOptions(quiet=True, limit=20))
+    assert sealed_bytes(whole) == sealed_bytes(workspace)
+
+
+def test_a_slow_row_holds_up_no_other(workspace: Workspace) -> None:
+    others_written = threading.Event()
+    running = workspace.folder("select") / "part-running.jsonl"
+
+    def work(number: int) -> Selected:
+        if number == 0:
+            assert others_written.wait(30), "the rows after the slow one were never written"
+        elif len(running.read_bytes().splitlines()) >= 40:
+            others_written.set()
+        return Selected(image_id=f"v/{number:04d}", vehicle_id="v")
+
+    assert run_stage(workspace, plan(100, work=work), QUIET).kept == 100
+
+
+def test_a_run_that_ends_early_tells_the_rows_at_work_to_give_up(workspace: Workspace) -> None:
+    told = threading.Event()
+
+    def work(number: int) -> Selected:
+        if number == 0:
+            raise StageStopped("the server is gone")
+        told.wait(30)
+        raise StageStopped("given up")
+
+    with pytest.raises(StageStopped, match="the server is gone"):
+        run_stage(workspace, plan(work=work, give_up=told.set), QUIET)
+    assert told.is_set()
+    assert run_stage(workspace, plan(), QUIET).rows_in == 20
