@@ -91,7 +91,7 @@ def random_batch(config: ModelConfig, tokenizer: CaptionTokenizer, size: int) ->
 def tower_passes(model: PfcvrModel, batch: Batch) -> list[Callable[[], Tensor]]:
     """The passes through the towers that a step of this variant cannot do without."""
     towers, config = model.towers, model.config
-    kept, _ = choose_removed_patches(batch.part_grids, config.removed_patches)
+    kept, _ = choose_removed_patches(batch.part_grids, config.removed_patches, batch.patch_draws)
     return [
         lambda: towers.image_tokens(batch.images),
         lambda: towers.image_tokens(batch.images, kept),

@@ -19,8 +19,8 @@ IGNORED_LABEL = -100
 class Batch:
     """Pairs of an image and its caption. Padding in ``token_ids`` is whatever follows the first end token.
 
-    ``masked_positions`` need not be given: it is derived from ``masked_labels``. Derive it where the batch is put
-    together, on the CPU, since finding the masked tokens on an accelerator makes every step wait for the device.
+    The last three need not be given. ``masked_positions`` is derived from ``masked_labels``: derive it where the batch
+    is put together, on the CPU, since finding the masked tokens on an accelerator makes every step wait for the device.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -37,11 +37,19 @@ class Batch:
     """Train label 0..K-1."""
     masked_positions: Int[Tensor, " M"] = None  # type: ignore[assignment]
     """Places of the chosen words in ``masked_labels.flatten()``, ascending."""
+    patch_draws: Float[Tensor, "B N"] = None  # type: ignore[assignment]
+    """A uniform draw in [0, 1) for each patch, which decides which are removed; drawn here where none is given."""
+    pairs_on_processes: tuple[int, ...] = ()
+    """How many pairs each training process has of this batch, in rank order; empty where one process has them all. A
+    process that has none computes with a pair that counts for nothing."""
 
     def __post_init__(self) -> None:
         if self.masked_positions is None:
             positions = torch.nonzero(self.masked_labels.flatten() != IGNORED_LABEL).squeeze(1)
             object.__setattr__(self, "masked_positions", positions)
+        if self.patch_draws is None:
+            pairs, _, patches = self.part_grids.shape
+            object.__setattr__(self, "patch_draws", torch.rand(pairs, patches, device=self.part_grids.device))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -52,4 +60,5 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})

@@ -45,6 +45,7 @@ class TrainItem:
     masked_labels: Int[Tensor, " L"]
     part_grid: Bool[Tensor, "P N"]
     identity: int
+    patch_draws: Float[Tensor, " N"]
 
 
 class TrainPairs(Dataset[TrainItem]):
@@ -92,6 +93,7 @@ class TrainPairs(Dataset[TrainItem]):
             masked_labels=masked_labels,
             part_grid=self._part_grid(row, draw),
             identity=self._labels[row],
+            patch_draws=torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32)),
         )
 
     def _part_grid(self, row: int, draw: Draw) -> Bool[Tensor, "P N"]:
@@ -180,6 +182,7 @@ def collate(items: Sequence[TrainItem]) -> Batch:
         masked_labels=torch.stack([item.masked_labels for item in items]),
         part_grids=torch.stack([item.part_grid for item in items]),
         identities=torch.tensor([item.identity for item in items]),
+        patch_draws=torch.stack([item.patch_draws for item in items]),
     )
 
 

@@ -168,7 +168,7 @@ class PfcvrModel(PretrainedModel):
         padding: Bool[Tensor, "B L"],
         batch: Batch,
     ) -> Float[Tensor, ""]:
-        kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches)
+        kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches, batch.patch_draws)
         visible = self.towers.encode_patches(patches, kept)
         predicted = patch_decoder(visible, kept, removed, text, padding)
         pixels = patch_pixels(batch.images, self.config.towers.patch_size)

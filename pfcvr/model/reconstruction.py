@@ -74,11 +74,10 @@ class PatchDecoder(nn.Module):
 
 
 def choose_removed_patches(
-    part_grids: Bool[Tensor, "B P N"], removed: int
+    part_grids: Bool[Tensor, "B P N"], removed: int, draws: Float[Tensor, "B N"]
 ) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B R"]]:
-    """Which patches stay and which are removed: patches of parts first, in random order, then random others."""
-    of_part = part_grids.any(dim=1)
-    order = (torch.rand(of_part.shape, device=of_part.device) + 2 * of_part).argsort(dim=1, descending=True)
+    """Which patches stay and which are removed: patches of parts first, then others, larger ``draws`` (0..1) first."""
+    order = (draws + 2 * part_grids.any(dim=1)).argsort(dim=1, descending=True)
     return order[:, removed:], order[:, :removed]
 
 

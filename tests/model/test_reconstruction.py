@@ -47,7 +47,7 @@ def test_patches_of_parts_are_removed_first_and_every_patch_is_accounted_for(par
     grids = torch.zeros(4, 6, 576, dtype=torch.bool)
     for image in range(4):
         grids[image, image % 6, torch.randperm(576)[:part_patches]] = True
-    kept, gone = choose_removed_patches(grids, removed)
+    kept, gone = choose_removed_patches(grids, removed, torch.rand(4, 576))
     assert gone.shape == (4, removed)
     for image in range(4):
         assert sorted(kept[image].tolist() + gone[image].tolist()) == list(range(576))
@@ -58,7 +58,7 @@ def test_patches_are_drawn_anew_each_time_and_equally_often() -> None:
     torch.manual_seed(0)
     grids = torch.zeros(2000, 6, 8, dtype=torch.bool)
     grids[:, 0, :2] = True
-    _, gone = choose_removed_patches(grids, 5)
+    _, gone = choose_removed_patches(grids, 5, torch.rand(2000, 8))
     share = torch.bincount(gone.flatten(), minlength=8) / 2000
     torch.testing.assert_close(share, torch.tensor([1.0, 1.0, *[0.5] * 6]), atol=0.05, rtol=0)
 
