@@ -34,12 +34,14 @@ class Attention(nn.Module):
         self,
         queries: Float[Tensor, "B Q D"],
         context: Float[Tensor, "B S D"],
-        padding: Bool[Tensor, "B S"] | None = None,
+        padding: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """``padding`` marks context tokens that nothing may attend to; every row needs one that is not."""
+        """``padding`` marks context tokens that no query, or that one query, may attend to; each must keep one."""
         query, key, value = self.query(queries), self.key(context), self.value(context)
         query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        allowed = None if padding is None else ~padding[:, None, None, :]
+        allowed = None
+        if padding is not None:
+            allowed = ~(padding[:, None, None] if padding.ndim == 2 else padding[:, None])
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # B heads Q width
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -98,7 +100,7 @@ class CrossBlock(nn.Module):
         self.feed_forward = GatedFeedForward(width, depth)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], context: Float[Tensor, "B C D"], padding: Bool[Tensor, "B C"]
+        self, x: Float[Tensor, "B S D"], context: Float[Tensor, "B C D"], padding: Bool[Tensor, "B C"] | None = None
     ) -> Float[Tensor, "B S D"]:
         normed = self.self_norm(x)
         x = x + self.self_attention(normed, normed)

@@ -85,6 +85,27 @@ def part_contrastive_loss(
 
 
 @_in_full_precision
+def part_bce_loss(
+    visual: Float[Tensor, "B P D"],
+    queries: Float[Tensor, "B P D"],
+    present: Bool[Tensor, "B P"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Part-level matching as the released code has it: is visual part n the part that query m is of?
+
+    Binary cross entropy of ``s_nm / tau`` against ``n = m``, mean over the N x N pairs of present parts of one image,
+    then the mean over the images that show a part at all. The released code's two directions both have this value.
+    """
+    cosines = F.normalize(visual, dim=2) @ F.normalize(queries, dim=2).transpose(1, 2)
+    target = _diagonal(present).to(cosines.dtype).expand_as(cosines)
+    entropies = F.binary_cross_entropy_with_logits(cosines / temperature, target, reduction="none")
+    counted = present[:, :, None] & present[:, None, :]
+    items = present.sum(dim=1)
+    per_image = torch.where(counted, entropies, 0).sum(dim=(1, 2)) / items.square().clamp(min=1)
+    return per_image.sum() / (items > 0).sum().clamp(min=1)
+
+
+@_in_full_precision
 def part_across_loss(
     visual: Float[Tensor, "B P D"],
     queries: Float[Tensor, "B P D"],

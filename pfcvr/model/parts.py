@@ -40,24 +40,27 @@ class PartQueries(nn.Module):
         self,
         part_text: Float[Tensor, "#B P T D"],
         part_padding: Bool[Tensor, "#B P T"],
-        caption: Float[Tensor, "B L D"],
-        caption_padding: Bool[Tensor, "B L"],
+        context: Float[Tensor, "B S D"],
+        context_padding: Bool[Tensor, "B S"],
     ) -> Float[Tensor, "B P D"]:
-        """Part queries in the light of each caption; ``part_text`` may be one for the whole batch or one per image."""
-        pairs = len(caption)
+        """Part queries in the light of each ``context``, the caption in the paper; it may have no rows.
+
+        ``part_text`` may be one for the whole batch or one per image.
+        """
+        pairs = len(context)
         query = self._split(self.query(self.queries))  # P h w
         part_key, part_value = self._split(self.key(part_text)), self._split(self.value(part_text))  # G P T h w
-        caption_key, caption_value = self._split(self.key(caption)), self._split(self.value(caption))  # B L h w
+        shared_key, shared_value = self._split(self.key(context)), self._split(self.value(context))  # B S h w
         of_part = torch.einsum("phw,gpthw->ghpt", query, part_key).expand(pairs, -1, -1, -1)
-        of_caption = torch.einsum("phw,blhw->bhpl", query, caption_key)
-        scores = torch.cat([of_part, of_caption], dim=3) * query.shape[-1] ** -0.5  # B h P T+L
+        of_shared = torch.einsum("phw,bshw->bhps", query, shared_key)
+        scores = torch.cat([of_part, of_shared], dim=3) * query.shape[-1] ** -0.5  # B h P T+S
         padding = torch.cat(
-            [part_padding.expand(pairs, -1, -1), caption_padding[:, None].expand(-1, len(self.queries), -1)], dim=2
+            [part_padding.expand(pairs, -1, -1), context_padding[:, None].expand(-1, len(self.queries), -1)], dim=2
         )
         weights = scores.masked_fill(padding[:, None], torch.finfo(scores.dtype).min).softmax(dim=3)
-        on_part, on_caption = weights.to(part_value.dtype).split([part_text.shape[2], caption.shape[1]], dim=3)
+        on_part, on_shared = weights.to(part_value.dtype).split([part_text.shape[2], context.shape[1]], dim=3)
         mixed = torch.einsum("bhpt,bpthw->bphw", on_part, part_value.expand(pairs, -1, -1, -1, -1))
-        mixed = mixed + torch.einsum("bhpl,blhw->bphw", on_caption, caption_value)
+        mixed = mixed + torch.einsum("bhps,bshw->bphw", on_shared, shared_value)
         return self.norm(self.queries + self.out(mixed.flatten(2)))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class PartQueries(nn.Module):
 def pool_parts(
     patches: Float[Tensor, "B N D"], part_grids: Bool[Tensor, "B P N"]
 ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]]:
-    """Mean of the patches each part covers (paper eq. 2; the pooling is not given there), and which parts are present.
+    """Mean of the patches each part covers (paper eq. 2, where the pooling is not given), and which parts are present.
 
     An absent part is a row of zeros and marked absent.
     """
@@ -75,3 +78,21 @@ def pool_parts(
     sums = torch.einsum("bpn,bnd->bpd", covered, patches)
     sizes = part_grids.sum(dim=2)
     return sums / sizes.clamp(min=1)[:, :, None], sizes > 0
+
+
+class PositionPool(nn.Module):
+    """``w . (M_n X) + b`` with one learned weight per patch position, whatever the part's size (official code).
+
+    The released code writes it as a convolution from N channels to 1; weights start as its do.
+    """
+
+    def __init__(self, patches: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.empty(patches).uniform_(-1, 1) * patches**-0.5)
+        self.bias = nn.Parameter(torch.empty(()).uniform_(-1, 1) * patches**-0.5)
+
+    def forward(
+        self, patches: Float[Tensor, "B N D"], part_grids: Bool[Tensor, "B P N"]
+    ) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]]:
+        """As ``pool_parts``, but an absent part is a row of ``b``."""
+        return (part_grids * self.weights) @ patches + self.bias, part_grids.any(dim=2)
