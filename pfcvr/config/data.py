@@ -9,7 +9,7 @@ from pfcvr.config.base import Settings
 
 PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
 PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
-Captioner = Literal["template", "import"]
+Captioner = Literal["template", "import", "openai"]
 
 
 class GridConfig(Settings):
@@ -65,10 +65,22 @@ class ImageInputConfig(Settings):
 
 
 class CaptionConfig(Settings):
-    """Where the sentences come from."""
+    """Where the sentences come from: ``captions`` for ``import``, the rest for vision-language models.
+
+    ``model`` None takes the one model that the endpoint at ``base_url`` serves. ``prompt`` is the name of a shipped
+    prompt or the path of one. At most ``concurrency`` requests are in flight; each may take ``timeout`` seconds.
+    An image gets up to ``attempts`` answers, each asked for with other sampling, until one is good.
+    """
 
     captioner: Captioner = "template"
     captions: Path | None = None
+    base_url: str | None = None
+    model: str | None = Field(None, min_length=1)
+    prompt: str = "vehicle-json"
+    concurrency: int = Field(64, ge=1, le=1024)
+    timeout: float = Field(120.0, gt=0, le=3600)
+    attempts: int = Field(3, ge=3, le=10)
+    image: ImageInputConfig = ImageInputConfig()
     seed: int = 0
 
 

@@ -24,7 +24,7 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
         )
     inputs = workspace.images_input()
     factory: CaptionerFactory = load_backend("captioner", CAPTIONERS, config.captioner)
-    captioner: Captioner = factory(workspace, config)
+    captioner: Captioner = factory(workspace, config, options)
 
     def rows() -> Iterator[ImageRecord | Rejected]:
         yield from workspace.images()
@@ -45,5 +45,7 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
             total=workspace.image_count() + captioner.rejected_count,
             workers=captioner.workers,
             normal_reasons=captioner.normal_reasons,
+            live=captioner.live,
+            give_up=captioner.give_up,
         )
         return run_stage(workspace, plan, options)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from pfcvr.backends import BackendTable
 from pfcvr.config import CaptionConfig
 from pfcvr.records import Caption, ImageRecord, Rejected
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 
@@ -25,19 +26,38 @@ class Captioner(Protocol):
     workers: int
 
     def caption(self, image: ImageRecord) -> Caption | Rejected:
-        """The caption of ``image``, or why there is none."""
+        """The caption of ``image``, or why there is none.
+
+        Raises StageStopped where nobody can answer any more: the row then stays pending.
+        """
 
     def rejected(self) -> Iterator[Rejected]:
         """Rows of the captioner's own input that lead to no caption."""
+
+    def live(self) -> str:
+        """What there is to say on the progress line besides rows and rate; may be empty."""
+
+    def give_up(self) -> None:
+        """The run ends early: let the calls of ``caption`` that are at work end soon, by StageStopped."""
 
     def close(self) -> None:
         """Free what was opened."""
 
 
+class ReadyCaptions:
+    """The base of captioners that need no model: nothing to say while they run, nobody to wait for."""
+
+    def live(self) -> str:
+        return ""
+
+    def give_up(self) -> None:
+        """Every call ends by itself."""
+
+
 class CaptionerFactory(Protocol):
     """What an entry of CAPTIONERS points to."""
 
-    def __call__(self, workspace: Workspace, config: CaptionConfig) -> Captioner: ...
+    def __call__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Captioner: ...
 
 
 CAPTIONERS: BackendTable = {

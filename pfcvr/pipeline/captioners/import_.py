@@ -11,9 +11,10 @@ from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
-from pfcvr.pipeline.captioners import plain_text
+from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
 from pfcvr.records import PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 PAGE_ROWS = 500
@@ -24,14 +25,14 @@ CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
 """
 
 
-class ImportCaptioner:
+class ImportCaptioner(ReadyCaptions):
     """Looks each image up in a captions file. The file is read twice, its texts are kept in a temporary SQLite file."""
 
     # Images without a caption, and captions for images that are not here, only say that file and workspace differ.
     normal_reasons = frozenset({"no_caption", "unknown_image", "not_selected"})
     workers = 1
 
-    def __init__(self, workspace: Workspace, config: CaptionConfig) -> None:
+    def __init__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> None:
         if config.captions is None:
             raise UsageError("captioner 'import' needs the captions file; give it with --captions FILE")
         path = config.captions

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from pfcvr.config import CaptionConfig
 from pfcvr.files import sha256_json
-from pfcvr.pipeline.captioners import plain_text
+from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 Choice = TypeVar("Choice")
@@ -36,7 +37,7 @@ DAY_PARTS = (
 CLOCK = re.compile(r"(?<!\d)(\d{1,2}):\d{2}")
 
 
-class TemplateCaptioner:
+class TemplateCaptioner(ReadyCaptions):
     """One sentence an image; which wording is drawn from the seed and the image_id alone."""
 
     inputs: dict[str, str] = {}
@@ -44,7 +45,7 @@ class TemplateCaptioner:
     normal_reasons: frozenset[str] = frozenset()
     workers = 1
 
-    def __init__(self, workspace: Workspace, config: CaptionConfig) -> None:
+    def __init__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> None:
         wording = sha256_json([TYPE_WORDS, SENTENCES, CAMERAS, DAY_PARTS])
         self.settings: dict[str, Any] = {"seed": config.seed, "prompt_sha256": wording}
         self._seed = config.seed
