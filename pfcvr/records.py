@@ -12,6 +12,9 @@ Part = Literal["windows", "wheels", "doors", "mirrors", "lights", "roof"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The part vocabulary, in the order of axis 0 of every patch grid."""
 
+Attribute = Literal["color", "type", "viewpoint"]
+ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -80,10 +83,14 @@ class CaptionOrigin(Record):
 
 
 class Caption(ImageKeyed):
-    """The sentences of one image (at least one, none empty) and, where known, a phrase per visible part."""
+    """The sentences of one image (at least one, none empty) and, where known, a phrase per visible part.
+
+    ``attributes`` are what the captioner said besides: ``color``, ``type`` and ``viewpoint``, those that it knew.
+    """
 
     texts: Annotated[tuple[Text, ...], Field(min_length=1)]
     part_texts: dict[Part, Text] = Field(default_factory=dict)
+    attributes: dict[Attribute, Text] = Field(default_factory=dict)
     origin: CaptionOrigin
 
 

@@ -1,0 +1,162 @@
+"""Is an answer of a vision-language model a caption? HTTP 200 is no proof: all are judged, refusals have a reason."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
+from pfcvr.pipeline.captioners import plain_text
+from pfcvr.pipeline.captioners.judge_schema import answer_problem
+from pfcvr.pipeline.captioners.judge_text import TextFault, TextReason, Wording, text_fault
+from pfcvr.pipeline.captioners.prompt import Prompt
+from pfcvr.records import ATTRIBUTES, Attribute, Part
+
+# Servers count vision tokens by rules of their own (28 or 32 px a token, tiles); half of ours is still a picture.
+LEAST_VISION_SHARE = 0.5
+LONGEST_PHRASE = 25  # words
+NOT_SEEN = frozenset(
+    {"", "none", "n/a", "na", "null", "unknown", "not visible", "not seen", "not shown", "invisible", "cannot be seen"}
+)
+UNKNOWN = "unknown"
+Reason = Literal["no_image", "truncated", "abnormal_finish", "not_json", "schema_mismatch"] | TextReason
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one image. Counts are None where they are not known, and are then not judged.
+
+    ``prompt_tokens`` counts instruction and picture; ``expected_vision_tokens`` is our forecast for the picture.
+    """
+
+    text: str
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    expected_vision_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A good answer. A fact that the model does not know, and a part that it does not see, are absent."""
+
+    texts: tuple[str, ...]
+    part_texts: dict[Part, str] = field(default_factory=dict)
+    color: str | None = None
+    type: str | None = None
+    viewpoint: str | None = None
+
+    @property
+    def attributes(self) -> dict[Attribute, str]:
+        """The known facts, as a Caption record holds them."""
+        known = {name: getattr(self, name) for name in ATTRIBUTES}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bad answer. ``detail`` says what was found; texts in it are cut short."""
+
+    reason: Reason
+    detail: str
+
+
+def judge(answer: Answer, prompt: Prompt) -> Judged | Refusal:
+    """The captions in ``answer``, or why it holds none; never raises, whatever the text is."""
+    problem = _delivery_problem(answer, prompt)
+    if problem is not None:
+        return problem
+    if prompt.json_schema is None:
+        return _judged({"caption": answer.text}, prompt)
+    try:
+        value = json.loads(answer.text)
+    except (ValueError, RecursionError) as error:
+        return Refusal("not_json", f"the answer is no JSON: {_first_line(error)}")
+    mismatch = answer_problem(prompt.json_schema, value)
+    if mismatch is not None:
+        return Refusal("schema_mismatch", plain_text(mismatch))
+    return _judged(value, prompt)
+
+
+def json_in(text: str) -> str:
+    """The JSON object inside ``text`` for models that no schema can be imposed on: without fence, thoughts or chatter.
+
+    What holds no object is given back as it is.
+    """
+    after_thoughts = text.rpartition("</think>")[2]
+    start, end = after_thoughts.find("{"), after_thoughts.rfind("}")
+    return after_thoughts[start : end + 1] if 0 <= start < end else text
+
+
+def changed_sampling(sampling: dict[str, float | int], attempt: int) -> dict[str, float | int]:
+    """``sampling`` for the ``attempt``-th try at an image, 0 being the first, which takes it as it stands.
+
+    An answer that was bad once is bad again under the same sampling, so each further try is warmer, and repeats less.
+    """
+    if attempt == 0:
+        return dict(sampling)
+    temperature = min(1.2, sampling.get("temperature", 0.7) + 0.2 * attempt)
+    penalty = min(2.0, sampling.get("presence_penalty", 0.0) + 0.25 * attempt)
+    return {**sampling, "temperature": round(temperature, 3), "presence_penalty": round(penalty, 3)}
+
+
+def _delivery_problem(answer: Answer, prompt: Prompt) -> Refusal | None:
+    """Did the model see the picture, and did it end by itself?"""
+    if answer.prompt_tokens is not None and answer.expected_vision_tokens is not None:
+        # A tokenizer spends at least one token on a word, so what is left after the words is the picture's.
+        words = len(prompt.system.split()) + len(prompt.user.split())
+        least = words + round(LEAST_VISION_SHARE * answer.expected_vision_tokens)
+        if answer.prompt_tokens < least:
+            return Refusal(
+                "no_image",
+                f"the prompt took {answer.prompt_tokens} tokens, too few for an instruction of {words} words and a "
+                f"picture of about {answer.expected_vision_tokens}: the model did not see it",
+            )
+    if answer.finish_reason == "length":
+        return Refusal("truncated", f"cut off after {answer.completion_tokens or prompt.max_tokens} tokens")
+    if answer.finish_reason == "repetition":
+        return Refusal("repetition", "the server stopped a loop")
+    if answer.finish_reason not in (None, "stop"):
+        return Refusal("abnormal_finish", f"the answer ended with '{plain_text(answer.finish_reason)[:40]}'")
+    return None
+
+
+def _judged(value: dict[str, Any], prompt: Prompt) -> Judged | Refusal:
+    caption = value["caption"].strip()
+    wording = Wording(prompt.language, prompt.min_words, prompt.max_words)
+    fault = text_fault(caption, wording) or _token_fault(caption)
+    if fault is not None:
+        return Refusal(fault.reason, plain_text(fault.detail))
+    part_texts: dict[Part, str] = {}
+    for part, raw in value.get("parts", {}).items():
+        phrase = plain_text(raw)
+        if phrase.lower().rstrip(".") in NOT_SEEN:
+            continue
+        fault = text_fault(phrase, Wording(prompt.language, 1, LONGEST_PHRASE))
+        if fault is not None:
+            return Refusal(fault.reason, plain_text(f"{part}: {fault.detail}"))
+        part_texts[part] = phrase
+    facts = {name: value.get(name, UNKNOWN) for name in ATTRIBUTES}
+    known = {name: None if fact == UNKNOWN or not fact.strip() else plain_text(fact) for name, fact in facts.items()}
+    return Judged((plain_text(caption),), part_texts, **known)
+
+
+def _token_fault(caption: str) -> TextFault | None:
+    bpe = _clip_tokens()
+    if bpe is None:
+        return None
+    (tokens,) = token_counts(bpe, [caption])
+    if tokens > CLIP_LENGTH:
+        return TextFault("too_many_tokens", f"{tokens - 2} tokens of CLIP, more than {CLIP_LENGTH - 2}")
+    return None
+
+
+@cache
+def _clip_tokens() -> Tokenizer | None:
+    return clip_bpe()
+
+
+def _first_line(error: Exception) -> str:
+    return plain_text(str(error))[:120]
