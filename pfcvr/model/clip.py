@@ -1,9 +1,10 @@
 """The two towers of CLIP as the IRRA family uses them: every token, not only the global one, is projected.
 
-Weights come from a Transformers CLIP checkpoint or from chance. Shape letters: see ``pfcvr.model.batch``; ``E`` is the
-width of the image tower, ``S`` the number of patches that are kept.
+Weights come from a Transformers CLIP checkpoint, from a file in OpenAI's layout, or from chance. Shape letters: see
+``pfcvr.model.batch``; ``E`` is the width of the image tower, ``S`` the number of patches that are kept.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from pfcvr.config import TowerSizes
 from pfcvr.errors import CheckpointError
+from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -85,7 +87,16 @@ def random_towers(
     sizes: TowerSizes, patch_grid: tuple[int, int], text_length: int, vocabulary_size: int, end_id: int
 ) -> ClipTowers:
     """Towers of the given sizes with CLIP's random initialisation."""
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPModel
+
+    config = _clip_config(sizes, sizes.patch_size, text_length, vocabulary_size, end_id)
+    clip = CLIPModel(config)
+    positions = torch.randn(1 + patch_grid[0] * patch_grid[1], sizes.vision_width)
+    return ClipTowers(clip, positions * config.vision_config.initializer_range, end_id)
+
+
+def _clip_config(sizes: TowerSizes, image_side: int, text_length: int, vocabulary_size: int, end_id: int) -> Any:
+    from transformers import CLIPConfig
 
     shared = {"hidden_act": sizes.activation, "layer_norm_eps": sizes.norm_eps, "projection_dim": sizes.embedding_dim}
     vision = {
@@ -94,7 +105,7 @@ def random_towers(
         "num_hidden_layers": sizes.vision_layers,
         "num_attention_heads": sizes.vision_heads,
         "patch_size": sizes.patch_size,
-        "image_size": sizes.patch_size,
+        "image_size": image_side,
     }
     text = {
         "hidden_size": sizes.text_width,
@@ -107,18 +118,16 @@ def random_towers(
         "pad_token_id": None,
         "eos_token_id": end_id,
     }
-    config = CLIPConfig(
+    return CLIPConfig(
         vision_config={**shared, **vision}, text_config={**shared, **text}, projection_dim=sizes.embedding_dim
     )
-    clip = CLIPModel(config)
-    positions = torch.randn(1 + patch_grid[0] * patch_grid[1], sizes.vision_width)
-    return ClipTowers(clip, positions * config.vision_config.initializer_range, end_id)
 
 
 def pretrained_towers(
     backbone: str, image_size: tuple[int, int], text_length: int, vocabulary_size: int, end_id: int
 ) -> tuple[ClipTowers, TowerSizes]:
-    """Towers of a Transformers CLIP checkpoint (folder, or name on the Hub), and the sizes found there.
+    """Towers of a Transformers CLIP checkpoint (folder, or name on the Hub) or of a file in OpenAI's layout (their
+    archive, or safetensors), and the sizes found there.
 
     Position embeddings are resized to the patch grid of ``image_size`` (rows, cols in px). A vocabulary with one token
     more than the checkpoint's, the mask token, adds a row to the token embedding: the mean of the others.
@@ -127,7 +136,7 @@ def pretrained_towers(
         CheckpointError: not a CLIP checkpoint in safetensors, incomplete, or it does not fit the image size, the text
             length or the vocabulary.
     """
-    clip = _load_clip(backbone)
+    clip = _load_openai(Path(backbone), end_id) if Path(backbone).is_file() else _load_clip(backbone)
     sizes = _sizes_of(clip.config)
     if any(side % sizes.patch_size for side in image_size):
         raise CheckpointError(
@@ -150,6 +159,19 @@ def resize_positions(positions: Float[Tensor, "positions E"], grid: tuple[int, i
     return torch.cat([positions[:1], resized[0].flatten(1).T])
 
 
+def _load_openai(path: Path, end_id: int) -> Any:
+    from transformers import CLIPModel
+
+    weights, sizes = read_openai_weights(path)
+    positions = weights["vision_model.embeddings.position_embedding.weight"]
+    image_side = sizes.patch_size * round((len(positions) - 1) ** 0.5)
+    text_length = len(weights["text_model.embeddings.position_embedding.weight"])
+    vocabulary_size = len(weights["text_model.embeddings.token_embedding.weight"])
+    clip = CLIPModel(_clip_config(sizes, image_side, text_length, vocabulary_size, end_id))
+    clip.load_state_dict(weights)
+    return clip
+
+
 def _load_clip(backbone: str) -> Any:
     from transformers import CLIPModel, PretrainedConfig
 
@@ -165,6 +187,8 @@ def _load_clip(backbone: str) -> Any:
             ignore_mismatched_sizes=True,  # so that the key can be named below
         )
     except (OSError, ValueError, SafetensorError) as error:
+        if pickle := found_pickle(Path(backbone)):
+            raise CheckpointError(f"{pickle}: a pickle may run code when read; {HOW_TO_CONVERT}") from None
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{backbone}: no CLIP checkpoint with safetensors weights could be read ({reason}); "

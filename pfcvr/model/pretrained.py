@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pfcvr.config import ModelConfig, parse
 from pfcvr.errors import CheckpointError, UsageError
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
+from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
 from pfcvr.model.tokenizer import CaptionTokenizer
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
@@ -101,8 +102,10 @@ def _read_description(folder: Path) -> tuple[ModelConfig, int]:
 def _read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     path = folder / WEIGHTS_NAME
     if not path.is_file():
-        pickles = sorted(file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}"))
-        hint = f"{pickles[0]} is a pickle, which is not read: convert it to safetensors" if pickles else "copy it again"
+        pickle = found_pickle(folder)
+        hint = (
+            f"{pickle.name} is a pickle, which may run code when read: {HOW_TO_CONVERT}" if pickle else "copy it again"
+        )
         raise CheckpointError(f"{folder}: no {WEIGHTS_NAME}; {hint}")
     try:
         weights = load_file(path)

@@ -180,7 +180,7 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
         ),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-            "no CLIP checkpoint with safetensors weights could be read",
+            "pytorch_model.bin: a pickle may run code when read; convert it to safetensors as docs/weights.md shows",
         ),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"not weights"),

@@ -309,7 +309,7 @@ def change_config(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors; copy it again"),
         (
             lambda f: (f / "model.safetensors").rename(f / "model.pt"),
-            "no model.safetensors; model.pt is a pickle, which is not read: convert it to safetensors",
+            "no model.safetensors; model.pt is a pickle, which may run code when read: convert it to safetensors as docs",
         ),
         (lambda f: (f / "config.json").unlink(), "no config.json; expected a folder written by PFCVR training"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
