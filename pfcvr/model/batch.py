@@ -5,7 +5,8 @@ order of ``pfcvr.records.PARTS``, ``D`` embedding width, ``K`` train identities,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,4 +62,5 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)

@@ -14,6 +14,7 @@ from pfcvr.errors import CheckpointError
 from pfcvr.model import losses as objective
 from pfcvr.model.batch import Batch
 from pfcvr.model.clip import ClipTowers, pretrained_towers, random_towers
+from pfcvr.model.gather import all_pairs, weighted_by_share
 from pfcvr.model.parts import PartQueries, part_prompts, pool_parts
 from pfcvr.model.pretrained import PretrainedModel
 from pfcvr.model.reconstruction import (
@@ -74,12 +75,15 @@ class PfcvrModel(PretrainedModel):
         self.register_buffer("prompt_ids", prompts, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The enabled losses of one batch by name, unweighted: sdm, itc, id, part_itc, part_across, mlm, mim."""
+        """The enabled losses of one batch by name, unweighted: sdm, itc, id, part_itc, part_across, mlm, mim.
+
+        With several training processes their mean over these is the loss of all pairs (``pfcvr.model.gather``).
+        """
         patches = self.towers.embed_patches(batch.images)
         image = self.towers.encode_patches(patches)
         text, masked_text = self._text_tokens(batch)
         padding = self.towers.padding(batch.token_ids)
-        losses = self._global_losses(image[:, 0], self.towers.text_global(text, batch.token_ids), batch.identities)
+        losses = self._global_losses(image[:, 0], self.towers.text_global(text, batch.token_ids), batch)
         if self.heads.part_queries is not None:
             losses |= self._part_losses(self.heads.part_queries, image[:, 1:], text, padding, batch)
         if self.heads.word_decoder is not None:
@@ -88,7 +92,13 @@ class PfcvrModel(PretrainedModel):
             losses["mlm"] = objective.mlm_loss(logits, labels)
         if self.heads.patch_decoder is not None:
             losses["mim"] = self._patch_loss(self.heads.patch_decoder, patches, text, padding, batch)
-        return losses
+        counts: dict[str, int | Tensor] = {
+            "id": len(batch.images),
+            "part_itc": batch.part_grids.any(dim=2).any(dim=1).sum(),
+            "mlm": len(batch.masked_positions),
+            "mim": len(batch.images),
+        }
+        return weighted_by_share(losses, counts, batch.pairs_on_processes)
 
     def total(self, losses: dict[str, Tensor], weights: LossWeights | None = None) -> Float[Tensor, ""]:
         """The objective of equation 5: losses times their weights, by default the settings' own, summed."""
@@ -130,16 +140,17 @@ class PfcvrModel(PretrainedModel):
         return text, masked_text
 
     def _global_losses(
-        self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D"], identities: Int[Tensor, " B"]
+        self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D"], batch: Batch
     ) -> dict[str, Tensor]:
-        weights, losses = self.config.losses, {}
+        weights, temperature, losses = self.config.losses, self.config.temperature, {}
+        images, texts, identities = (all_pairs(x, batch.pairs_on_processes) for x in (image, text, batch.identities))
         if weights.sdm:
-            losses["sdm"] = objective.sdm_loss(image, text, identities, self.config.temperature)
+            losses["sdm"] = objective.sdm_loss(images, texts, identities, temperature)
         if weights.itc:
-            losses["itc"] = objective.info_nce(image, text, self.config.temperature)
+            losses["itc"] = objective.info_nce(images, texts, temperature)
         if self.heads.classifier is not None:
             classify = self.heads.classifier
-            losses["id"] = objective.id_loss(classify(image), classify(text), identities)
+            losses["id"] = objective.id_loss(classify(image), classify(text), batch.identities)
         return losses
 
     def _part_losses(
@@ -157,7 +168,10 @@ class PfcvrModel(PretrainedModel):
         if weights.part_itc:
             losses["part_itc"] = objective.part_contrastive_loss(visual, queries, present, temperature)
         if weights.part_across:
-            losses["part_across"] = objective.part_across_loss(visual, queries, present, batch.identities, temperature)
+            pairs = batch.pairs_on_processes
+            visual, queries, present = (all_pairs(x, pairs) for x in (visual, queries, present))
+            identities = all_pairs(batch.identities, pairs)
+            losses["part_across"] = objective.part_across_loss(visual, queries, present, identities, temperature)
         return losses
 
     def _patch_loss(
