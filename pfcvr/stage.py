@@ -11,100 +11,31 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pfcvr import __version__
-from pfcvr.errors import NothingKept, PfcvrError, SealedError, StageStopped, UsageError, WorkspaceError
-from pfcvr.files import DISK_FULL, atomic_write, canonical_json, disk_full_stops, sync_folder, write_json
+from pfcvr.errors import NothingKept, SealedError, StageStopped, UsageError, WorkspaceError
+from pfcvr.files import atomic_write, canonical_json, disk_full_stops, sync_folder, write_json
 from pfcvr.jsonl import cut_torn_line, lines_at, parse_line, record_line, whole_lines
 from pfcvr.progress import Progress
 from pfcvr.records import Record, Rejected
 from pfcvr.row_index import RowIndex
 from pfcvr.row_pool import finished_rows
+from pfcvr.stage_plan import Row, RunOptions, StagePlan, StageSummary, work_safely
 from pfcvr.store import Manifest, SealedFile, Workspace
+
+__all__ = ["RunOptions", "StagePlan", "StageSummary", "run_stage"]
 
 RECORDS_PER_FILE = 50_000
 RUNNING = "part-running.jsonl"
 BREAKER_WINDOW = 200
 BREAKER_SHARE = 0.9
 DIGEST_SHOWN = 8
-
-Row = TypeVar("Row")
-
-
-@dataclass(frozen=True)
-class StagePlan(Generic[Row]):
-    """What a stage does, apart from how a run survives.
-
-    ``rows`` yields the input in a fixed order and may be called again; ``key`` names a row; ``work`` turns it into a
-    record with that key or a Rejected with that subject. ``notes`` must follow from inputs and settings alone.
-    ``normal_reasons`` are rejections that never stop a run, however many there are. ``live`` adds to the progress line;
-    ``give_up`` is called once when the run ends early, so that the rows at work end soon.
-    """
-
-    name: str
-    kind: type[Record]
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    rows: Callable[[], Iterable[Row]]
-    key: Callable[[Row], str]
-    work: Callable[[Row], Record | Rejected]
-    total: int | None = None
-    workers: int = 1
-    notes: Callable[[], dict[str, Any]] = dict
-    normal_reasons: frozenset[str] = frozenset()
-    live: Callable[[], str] = str
-    give_up: Callable[[], None] = lambda: None
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """Settings and inputs as they read after a trip through JSON."""
-        fingerprint: dict[str, Any] = json.loads(canonical_json({"settings": self.settings, "inputs": self.inputs}))
-        return fingerprint
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How this run treats what it finds.
-
-    ``overwrite`` replaces what was made from other inputs or altered since, and only that: work that still holds is
-    never done twice.
-    ``retry`` takes up the rows rejected for that reason again. ``limit`` ends the run after so many rows; the rest
-    stays pending.
-    """
-
-    overwrite: bool = False
-    retry: str | None = None
-    quiet: bool = False
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class StageSummary:
-    """The books of a stage: ``rows_in == kept + rejected + pending``; a sealed stage has none pending."""
-
-    stage: str
-    rows_in: int
-    kept: int
-    rejected: int
-    reasons: dict[str, int]
-    notes: dict[str, Any] = field(default_factory=dict)
-    already_done: bool = False
-    pending: int = 0
-
-    def text(self) -> str:
-        """The books in one line, commonest reasons first."""
-        state = "already done, " if self.already_done else ""
-        ordered = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
-        why = ", ".join(f"{reason}: {count:,}" for reason, count in ordered)
-        books = f"{self.rows_in:,} in, {self.kept:,} kept, {self.rejected:,} rejected" + (f" ({why})" if why else "")
-        rest = f", {self.pending:,} pending: run the same command without --limit to go on" if self.pending else ""
-        return f"{self.stage}: {state}{books}{rest}"
 
 
 def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> StageSummary:
@@ -220,19 +151,6 @@ def kept_so_far(folder: Path) -> int:
     return sum(1 for _ in whole_lines(folder / RUNNING))
 
 
-def _work_safely(plan: StagePlan[Row], row: Row) -> Record | Rejected:
-    """One row's result; an error nobody foresaw rejects the row instead of ending the run."""
-    try:
-        return plan.work(row)
-    except (PfcvrError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise
-        detail = f"{type(error).__name__}: {error}"
-        return Rejected(stage=plan.name, subject=plan.key(row), reason="unexpected_error", detail=detail)
-
-
 def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
     """``lines`` in runs of at most ``size``, each consumed before the next is asked for."""
     for first in lines:
@@ -251,6 +169,23 @@ def read_draft(folder: Path) -> dict[str, Any]:
     if not isinstance(draft, dict):
         raise WorkspaceError(f"{path}: damaged, expected a JSON object; remove the stage's folder and run it again")
     return draft
+
+
+@dataclass(frozen=True)
+class _Batch(Generic[Row]):
+    """Rows that belong together, and the keys of those whose results are wanted.
+
+    A batch holds the same rows in every run: what a model says of an image may change in the last digit with the
+    images beside it, and sealed bytes must not depend on where a run was interrupted.
+    """
+
+    rows: list[Row]
+    wanted: frozenset[str]
+
+    def finish(self, plan: StagePlan[Row]) -> list[Record | Rejected]:
+        """The wanted results."""
+        results = zip(self.rows, work_safely(plan, self.rows), strict=True)
+        return [result for row, result in results if plan.key(row) in self.wanted]
 
 
 class _Run(Generic[Row]):
@@ -300,23 +235,26 @@ class _Run(Generic[Row]):
         Returns how many rows the limit of this run has left pending.
         """
         plan = self._plan
-        results = finished_rows(lambda row: _work_safely(plan, row), self._rows_to_do(), plan.workers, plan.give_up)
+        batches = finished_rows(lambda batch: batch.finish(plan), self._batches_to_do(), plan.workers, plan.give_up)
         done = len(self._index)
-        with Progress(plan.name, plan.total, done, self._options.quiet, live=plan.live) as progress, closing(results):
-            for result in results:
-                self._append(result, progress)
+        with Progress(plan.name, plan.total, done, self._options.quiet, live=plan.live) as progress, closing(batches):
+            for results in batches:
+                for result in results:
+                    self._append(result, progress)
         return self._rows_in - len(self._index) if self._options.limit is not None else 0
 
-    def _rows_to_do(self) -> Iterator[Row]:
-        """The rows without a result, no more of them than this run's limit; all rows are counted."""
+    def _batches_to_do(self) -> Iterator[_Batch[Row]]:
+        """The batches that lack a result, until this run's limit is reached; all rows are counted."""
+        plan, limit = self._plan, self._options.limit
         self._rows_in = given = 0
-        for row in self._plan.rows():
-            self._rows_in += 1
-            if self._options.limit is not None and given >= self._options.limit:
-                continue
-            if self._plan.key(row) not in self._index:
-                given += 1
-                yield row
+        rows = iter(plan.rows())
+        while batch := list(islice(rows, plan.batch)):
+            self._rows_in += len(batch)
+            lacking = [key for key in map(plan.key, batch) if key not in self._index]
+            wanted = frozenset(lacking if limit is None else lacking[: max(limit - given, 0)])
+            given += len(wanted)
+            if wanted:
+                yield _Batch(batch, wanted)
 
     def _append(self, result: Record | Rejected, progress: Progress) -> None:
         rejected = isinstance(result, Rejected)
