@@ -24,6 +24,7 @@ from pfcvr.config.data import (
     SplitConfig,
     SynthConfig,
 )
+from pfcvr.config.methods import METHODS, Method
 from pfcvr.config.model import (
     AugmentConfig,
     DeviceSettings,
@@ -43,6 +44,7 @@ from pfcvr.config.model import (
 from pfcvr.config.variants import SWITCHES, Switch, Variant, variant_values
 
 __all__ = [
+    "METHODS",
     "AugmentConfig",
     "BuildConfig",
     "CaptionConfig",
@@ -56,6 +58,7 @@ __all__ = [
     "ImportConfig",
     "IndexConfig",
     "LossWeights",
+    "Method",
     "ModelConfig",
     "OptimizerConfig",
     "PartsConfig",

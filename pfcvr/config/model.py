@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pfcvr.config.base import Settings
+from pfcvr.config.methods import Method
 from pfcvr.config.variants import Variant
 
 
@@ -175,8 +176,13 @@ class ScheduleConfig(Settings):
 
 
 class Recipe(Settings):
-    """Everything that decides what a training run computes; stored with the run as ``recipe.toml``."""
+    """Everything that decides what a training run computes; stored with the run as ``recipe.toml``.
 
+    ``method`` and ``variant`` name the layers whose values the other keys hold already.
+    """
+
+    method: Method = "pfcvr"
+    variant: Variant = "paper"
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -209,8 +215,8 @@ class TrainConfig(DeviceSettings):
     out: Path
     recipe: str = "tiny"  # a name in pfcvr/model/recipes, or a TOML file
     overrides: tuple[str, ...] = ()  # KEY=VALUE, dotted keys of the recipe
-    method: Literal["pfcvr"] = "pfcvr"
-    variant: Variant = "paper"
+    method: Method | None = None  # none: the one that the recipe names, else pfcvr
+    variant: Variant | None = None  # none: the one that the recipe names, else paper
     protocol: Protocol = "clean"
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)  # of the CPU; none: all cores of this process

@@ -19,6 +19,7 @@ from pfcvr.model.recipes import load_recipe
 
 RUN_VERSION = 1
 DIFFERENCES_NAMED = 4
+NAMED_IN_IDENTITY = ("method", "variant")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class RunFolder:
 def _changed_lines(before: str, now: str) -> list[str]:
     """The recipe keys whose values differ, the first few of them."""
     old, new = (_flat(tomllib.loads(text), "") for text in (before, now))
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    keys = [key for key in sorted({*old, *new} - set(NAMED_IN_IDENTITY)) if old.get(key) != new.get(key)]
     named = [f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in keys[:DIFFERENCES_NAMED]]
     return named + ([f"{len(keys) - DIFFERENCES_NAMED} more recipe keys"] if len(keys) > DIFFERENCES_NAMED else [])
 

@@ -78,11 +78,11 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         LockedError: another process trains there.
         StageStopped: the loss became NaN or the disk is full.
     """
-    recipe = load_recipe(config.recipe, config.overrides, config.variant)
+    recipe = load_recipe(config.recipe, config.overrides, config.variant, config.method)
     data = open_data(config.data)
     splits = training_splits(data, config.protocol, recipe.val_share, config.seed)
     identity = RunIdentity(
-        config.method, config.variant, config.protocol, config.seed, data.fingerprint, recipe_text(recipe)
+        recipe.method, recipe.variant, config.protocol, config.seed, data.fingerprint, recipe_text(recipe)
     )
     folder = RunFolder(config.out)
     with folder.claimed(), disk_full_stops(f"{config.out}: training"):

@@ -3,11 +3,13 @@
 import json
 import tomllib
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import Recipe, Variant, parse, read_toml, variant_values
+from pfcvr.config import METHODS, Method, Recipe, Variant, parse, read_toml, variant_values
 from pfcvr.errors import UsageError
 
 
@@ -17,13 +19,17 @@ def recipe_names() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def load_recipe(name: str, overrides: Sequence[str] = (), variant: Variant = "paper") -> Recipe:
+def load_recipe(
+    name: str, overrides: Sequence[str] = (), variant: Variant | None = None, method: Method | None = None
+) -> Recipe:
     """The recipe called ``name``, or of the TOML file at that path, with ``overrides`` such as ``optimizer.lr=1e-4``.
 
-    ``variant`` decides the switches that neither the recipe nor the overrides name.
+    Layers, each over the one before: ``variant``, the recipe, ``method``, the overrides. A file that names its method,
+    as the ``recipe.toml`` of a run does, keeps its own values over it.
 
     Raises:
-        UsageError: no such recipe, or a key or value that a recipe does not know; the known keys are named.
+        UsageError: no such recipe, a key or value that a recipe does not know (the known keys are named), or another
+            method or variant than the file was made with.
     """
     if name in recipe_names():
         values = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
@@ -32,8 +38,14 @@ def load_recipe(name: str, overrides: Sequence[str] = (), variant: Variant = "pa
     else:
         known = ", ".join(recipe_names())
         raise UsageError(f"unknown recipe '{name}'; choose one of: {known}, or give the path of a .toml file")
-    parse(Recipe, values, f"recipe '{name}'")
-    values = _layered(variant_values(variant), values)
+    written = parse(Recipe, values, f"recipe '{name}'")
+    _check_layer(name, "variant", values.get("variant"), variant)
+    _check_layer(name, "method", values.get("method"), method)
+    layers = [variant_values(variant or written.variant), values, deepcopy(METHODS[method or written.method])]
+    if "method" in values:
+        layers[1:] = reversed(layers[1:])
+    names = {"variant": variant or written.variant, "method": method or written.method}
+    values = reduce(_layered, [*layers, names])
     for override in overrides:
         _set(values, override)
     return parse(Recipe, values, "--set" if overrides else f"recipe '{name}'")
@@ -51,6 +63,14 @@ def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
         if isinstance(value, dict):
             lines += ["", *_table(value, (*path, key))]
     return lines
+
+
+def _check_layer(recipe: str, layer: str, written: str | None, asked: str | None) -> None:
+    if None not in (written, asked) and written != asked:
+        raise UsageError(
+            f"recipe '{recipe}' has {layer} {written} worked in and cannot become {asked}; leave out --{layer}, or "
+            "give the recipe that it was made from"
+        )
 
 
 def _layered(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +91,8 @@ def _set(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    if key.strip() in ("method", "variant"):
+        raise UsageError(f"--set {override}: a {key.strip()} is many keys at once; give --{key.strip()} {text.strip()}")
     *tables, last = key.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pfcvr.backends import BackendTable, load_backend
+from pfcvr.config import METHODS
 
 
 @runtime_checkable
@@ -29,7 +30,7 @@ class Retriever(Protocol):
         ...
 
 
-RETRIEVERS: BackendTable = {"pfcvr": ("pfcvr.model.retrievers.pfcvr:load_pfcvr", None)}
+RETRIEVERS: BackendTable = dict.fromkeys(METHODS, ("pfcvr.model.retrievers.pfcvr:load_pfcvr", None))
 
 
 def load_retriever(method: str, folder: Path, device: str) -> Retriever:
