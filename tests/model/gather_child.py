@@ -3,7 +3,6 @@
 Arguments: the folder with ``model/`` and ``batch.pt``, pairs of each process joined by commas, the file for the result.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
