@@ -11,6 +11,7 @@ PfcvrError                  exit code 1
 ├── CheckFailed             the audit of a workspace found failures
 ├── DataError               a data set cannot be trained or evaluated on
 ├── CheckpointError         weights, run folder or gallery cannot be read
+├── HubError                the Hugging Face Hub refused something or was not reached
 └── BackendError            an optional package that a backend needs is missing
 """
 
@@ -60,6 +61,10 @@ class DataError(PfcvrError):
 
 
 class CheckpointError(PfcvrError):
+    pass
+
+
+class HubError(PfcvrError):
     pass
 
 

@@ -1,7 +1,12 @@
-"""A trained model as one folder: weights (safetensors), settings, tokenizer and preprocessing."""
+"""A trained model as one folder: weights (safetensors), settings, tokenizer, preprocessing, and a model card.
+
+The same folder is what a model's repository on the Hugging Face Hub holds.
+"""
 
 import json
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
@@ -9,13 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pfcvr.config import ModelConfig, parse
-from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.errors import CheckpointError, HubError, UsageError
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
 from pfcvr.model.tokenizer import CaptionTokenizer
 
-WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
+PREPROCESSING_NAME, TOKENIZER_NAMES = "preprocessor_config.json", ("tokenizer.json", "tokenizer_config.json")
 FORMAT_VERSION = 1
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 Model = TypeVar("Model", bound="PretrainedModel")  # not Self, which the shape checks of the tests cannot resolve
 
 
@@ -31,32 +38,128 @@ class PretrainedModel(nn.Module):
         """The model with random weights, of the sizes that ``config`` names."""
         raise NotImplementedError
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write weights (safetensors), settings, tokenizer and preprocessing into ``folder``, made if needed."""
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights (safetensors), settings, tokenizer, preprocessing and a card into ``folder``, made if needed.
+
+        A card that is there already stays as somebody wrote it.
+        """
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS_NAME)
-        settings = self.config.model_dump(mode="json")
+        weights = {key: value.contiguous() for key, value in self.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
         description = {
             "model_type": "pfcvr",
             "format_version": FORMAT_VERSION,
             "identities": self.identities,
-            "model": settings,
+            "model": self.config.model_dump(mode="json"),
         }
         _write_json(folder / CONFIG_NAME, description)
-        _write_json(folder / "preprocessor_config.json", _preprocessing(self.config.image_size))
+        _write_json(folder / PREPROCESSING_NAME, _preprocessing(self.config.image_size))
         self.tokenizer.save(folder)
+        if not (folder / CARD_NAME).exists():
+            (folder / CARD_NAME).write_text(_model_card(self.config), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls: type[Model], folder: Path) -> Model:
+    def from_pretrained(
+        cls: type[Model], source: str | Path, revision: str | None = None, token: str | bool | None = None
+    ) -> Model:
         """Read what ``save_pretrained`` wrote, in evaluation mode, on the CPU.
+
+        Args:
+            source: a folder, or the name OWNER/NAME of a model on the Hub.
+            revision: branch, tag or commit on the Hub; a folder has none.
+            token: access token of the Hub; none: the one of this machine, if any.
 
         Raises:
             CheckpointError: a file is missing or not what it should be; the weight and both shapes are named.
+            HubError: the Hub has no such model or was not reached.
         """
+        folder = Path(source)
+        if not folder.exists() and HUB_NAME.fullmatch(str(source)):
+            folder = _download(str(source), revision, token)
         config, identities = _read_description(folder)
         model = cls.untrained(config, CaptionTokenizer.load(folder, config.text_length), identities)
         model.load_state_dict(_read_weights(folder, model.state_dict()))
         return model.eval()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a PFCVR model",
+    ) -> str:
+        """Upload the model to ``repo_id`` (OWNER/NAME) on the Hub, made if needed; the address of the commit.
+
+        A model card that is there already is not replaced. ``private`` counts only for a repository that is made now;
+        none: what the owner's account says.
+
+        Raises:
+            HubError: the Hub refused it or was not reached.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return _upload(Path(folder), repo_id, private, token, commit_message)
+
+
+def _download(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
+    import httpx2
+    from huggingface_hub import snapshot_download
+
+    files = [WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES]
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=files))
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        raise HubError(
+            f"{repo_id}: neither a folder here nor a model that the Hub gives ({_first_line(error)}); check the name"
+        ) from None
+
+
+def _upload(folder: Path, repo_id: str, private: bool | None, token: str | bool | None, message: str) -> str:
+    import httpx2
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        kept = [CARD_NAME] if api.file_exists(name, CARD_NAME) else []
+        commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, ignore_patterns=kept)
+        return str(commit.commit_url)
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        raise HubError(
+            f"{repo_id}: the upload to the Hub failed ({_first_line(error)}); check name and token, then push again"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _model_card(config: ModelConfig) -> str:
+    towers, (rows, cols) = config.towers, config.image_size
+    return f"""---
+library_name: pfcvr
+tags:
+- vehicle-re-identification
+- text-to-image-retrieval
+- clip
+- pfcvr
+---
+
+# A PFCVR model
+
+Finds images of a vehicle by a sentence about it: the score is the cosine of two CLIP features of width
+{towers.embedding_dim}. Images are stretched to {rows} x {cols} px and read in patches of {towers.patch_size} px,
+captions up to {config.text_length} tokens.
+
+```python
+from pfcvr.model.pfcvr import PfcvrModel
+
+model = PfcvrModel.from_pretrained("OWNER/NAME")
+```
+
+Weights are safetensors; `config.json` holds the settings, the other files the tokenizer and the preprocessing.
+"""
 
 
 def _preprocessing(image_size: tuple[int, int]) -> dict[str, Any]:

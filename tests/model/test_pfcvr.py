@@ -225,6 +225,7 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model: MakeModel, tiny_batch:
         for name, loss in loaded(batch).items():
             assert torch.equal(loss, losses[name])
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
@@ -309,7 +310,7 @@ def change_config(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors; copy it again"),
         (
             lambda f: (f / "model.safetensors").rename(f / "model.pt"),
-            "no model.safetensors; model.pt is a pickle, which may run code when read: convert it to safetensors as docs",
+            "no model.safetensors; model.pt is a pickle, which may run code when read: convert it to",
         ),
         (lambda f: (f / "config.json").unlink(), "no config.json; expected a folder written by PFCVR training"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),

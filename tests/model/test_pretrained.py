@@ -1,0 +1,83 @@
+"""A model folder serves the Hub: found there by name and revision, with a card, and refusals say what to do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pfcvr.errors import CheckpointError, HubError
+from pfcvr.model.pfcvr import PfcvrModel
+
+MakeModel = Callable[..., PfcvrModel]
+
+
+@pytest.fixture
+def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No Hub answers; the cache of downloads, which is returned, is empty."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def test_a_model_downloaded_before_is_found_by_its_name_and_revision(
+    tiny_model: MakeModel, unreachable_hub: Path
+) -> None:
+    repository = unreachable_hub / "models--lab--cars"
+    (repository / "refs").mkdir(parents=True)
+    for number, revision in enumerate(("main", "v1")):
+        commit = str(number) * 40
+        (repository / "refs" / revision).write_text(commit)
+        tiny_model(identities=5 + number).save_pretrained(repository / "snapshots" / commit)
+    assert PfcvrModel.from_pretrained("lab/cars").identities == 5
+    assert PfcvrModel.from_pretrained("lab/cars", revision="v1").identities == 6
+
+
+def test_a_folder_is_given_as_text_or_path_and_wins_over_the_hub(
+    tiny_model: MakeModel, unreachable_hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    model.save_pretrained(str(tmp_path / "lab" / "cars"))
+    monkeypatch.chdir(tmp_path)
+    loaded = PfcvrModel.from_pretrained("lab/cars")
+    assert torch.equal(loaded.towers.image_positions, model.towers.image_positions)
+
+
+def test_a_hub_that_is_not_reached_is_said_without_the_token(tiny_model: MakeModel, unreachable_hub: Path) -> None:
+    with pytest.raises(HubError) as refusal:
+        PfcvrModel.from_pretrained("lab/cars", token="hf_secret")
+    assert str(refusal.value).startswith("lab/cars: neither a folder here nor a model that the Hub gives (")
+    with pytest.raises(HubError) as failure:
+        tiny_model().push_to_hub("lab/cars", private=True, token="hf_secret")
+    assert str(failure.value).startswith("lab/cars: the upload to the Hub failed (")
+    assert str(failure.value).endswith("check name and token, then push again")
+    assert "hf_secret" not in str(refusal.value) + str(failure.value)
+
+
+def test_what_is_neither_a_folder_nor_a_hub_name_is_never_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no config.json; expected a folder written by PFCVR training"):
+        PfcvrModel.from_pretrained(tmp_path / "nowhere")
+
+
+def test_the_card_names_the_sizes_and_one_written_by_hand_stays(tiny_model: MakeModel, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.library_name == "pfcvr"
+    assert "vehicle-re-identification" in card.data.tags
+    assert "stretched to 32 x 48 px and read in patches of 8 px" in card.text
+    (tmp_path / "README.md").write_text("ours")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "ours"
+
+
+def test_safetensors_of_a_model_say_that_they_are_pytorchs(tiny_model: MakeModel, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    tiny_model().save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
