@@ -187,7 +187,8 @@ class Recipe(Settings):
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    batch_size: int = Field(20, ge=1)  # official code: 5 images with their 4 copies
+    batch_size: int = Field(20, ge=1)  # pairs of a step, all processes together; official: 5 images, 4 copies each
+    accumulation: int = Field(1, ge=1)  # ours: parts of a batch computed one after another; pairs meet within a part
     precision: Literal["fp32", "bf16"] = "fp32"  # ours: float32 weights always; bf16 is autocast of the forward pass
     val_share: float = Field(0.1, gt=0, lt=1)  # ours: share of train identities carved where the data has no val split
     checkpoint_every: int = Field(200, ge=1)  # ours, in steps; an evaluation always writes a checkpoint
@@ -204,11 +205,19 @@ class DeviceSettings(Settings):
     workers: int | None = Field(None, ge=0)  # processes that load images; none: half of the cores, at most 8
 
 
-class TrainConfig(DeviceSettings):
+class ComputeSettings(DeviceSettings):
+    """How this machine trains; changes no result but by rounding."""
+
+    threads: int | None = Field(None, ge=1)  # of the CPU; none: the cores here, shared by the processes here
+    gradient_checkpointing: bool = False  # the towers compute twice and keep less: less memory, a third more time
+    compile: bool = False  # torch.compile on the layers of the towers
+
+
+class TrainConfig(ComputeSettings):
     """One training run: what on, by which recipe, under which protocol, and how this machine does it.
 
     ``clean`` chooses the best weights on val identities; ``published`` trains on train and val together and chooses
-    on test, as the published tables did. ``device``, ``workers`` and ``threads`` do not belong to the run's identity.
+    on test, as the published tables did. The settings of the machine do not belong to the run's identity.
     """
 
     data: str
@@ -219,7 +228,16 @@ class TrainConfig(DeviceSettings):
     variant: Variant | None = None  # none: the one that the recipe names, else paper
     protocol: Protocol = "clean"
     seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1)  # of the CPU; none: all cores of this process
+
+
+class ProbeConfig(ComputeSettings):
+    """Which batch of a recipe fits into the memory of this machine's device; the fields mean what TrainConfig's do."""
+
+    data: str
+    recipe: str = "tiny"
+    overrides: tuple[str, ...] = ()
+    method: Method | None = None
+    variant: Variant | None = None
 
 
 class EvalConfig(DeviceSettings):
