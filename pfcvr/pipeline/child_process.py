@@ -72,12 +72,13 @@ class ChildProcess:
                 pipe.close()
 
 
-def last_line(log: Path) -> str:
-    """The last line of ``log`` that says something, for the sentence of an error; at most 300 characters."""
+def last_line(log: Path, containing: tuple[str, ...] = ("",)) -> str:
+    """The last line of ``log`` that says something and holds one of ``containing``; at most 300 characters."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 65536))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    found = (line.strip() for line in reversed(lines) if line.strip() and any(word in line for word in containing))
+    return next(found, "")[:300]

@@ -1,0 +1,97 @@
+"""Our side of a worker in another Python environment: start it there, ask it, say in one sentence why it is gone."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pfcvr
+from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
+from pfcvr.pipeline.child_process import ChildProcess, last_line
+from pfcvr.pipeline.worker import PROTOCOL
+
+ERRORS = {"missing": BackendError, "weights": CheckpointError, "settings": UsageError}
+OLDEST_PYTHON = (3, 10)
+PROBE = "import sys; print(*sys.version_info[:2])"
+# Loads this very pfcvr, and nothing else of our environment, into the other interpreter.
+BOOTSTRAP = """
+import importlib.util, sys
+sys.path[:] = [folder for folder in sys.path if folder]
+folder, module = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("pfcvr", folder + "/__init__.py", submodule_search_locations=[folder])
+package = sys.modules["pfcvr"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from pfcvr.pipeline.worker import main
+main(module)
+"""
+
+
+class Worker:
+    """The worker ``module`` run by the interpreter ``python``; what it says on standard error goes to ``log``.
+
+    Raises BackendError when the interpreter cannot be run or lacks a package, CheckpointError for weights and
+    UsageError for settings that the worker does not take. Not to be used by two threads at once.
+    """
+
+    def __init__(self, python: str, module: str, settings: dict[str, Any], log: Path) -> None:
+        self._name = module.rpartition(".")[2]
+        self._log = log
+        check_python(python)
+        folder = str(Path(pfcvr.__file__).parent)
+        self._process = ChildProcess([python, "-c", BOOTSTRAP, folder, module], log, piped=True)
+        try:
+            self._greet(settings)
+        except BaseException:
+            self._process.stop()
+            raise
+
+    def ask(self, images: Sequence[Path]) -> list[dict[str, Any]]:
+        """One result for each image; raises StageStopped when the worker has ended."""
+        answer = self._exchange({"images": [str(path.resolve()) for path in images]})
+        if answer is None:
+            raise StageStopped(f"{self._ended()}; run the same command to continue")
+        results: list[dict[str, Any]] = answer["results"]
+        return results
+
+    def close(self) -> None:
+        """End the worker."""
+        self._process.stop()
+
+    def _greet(self, settings: dict[str, Any]) -> None:
+        answer = self._exchange({"protocol": PROTOCOL, "settings": settings})
+        if answer is None:
+            raise BackendError(f"{self._ended()} before it was ready; look at {self._log}")
+        if "error" in answer:
+            raise ERRORS[answer["error"]["kind"]](answer["error"]["message"])
+
+    def _exchange(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to ``message``; None when the worker is gone."""
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
+        return answer
+
+    def _ended(self) -> str:
+        self._process.stop()
+        code = self._process.ended()
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        words = last_line(self._log)
+        return f"worker '{self._name}' {how}" + (f" ({words})" if words else "")
+
+
+def check_python(python: str) -> None:
+    """Raise BackendError unless ``python`` is an interpreter that a worker can run in."""
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    try:
+        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BackendError(f"{python}: cannot be run ({reason}); give --python an interpreter") from None
+    version = tuple(int(number) for number in done.stdout.split() if number.isdigit())
+    if done.returncode != 0 or version < OLDEST_PYTHON:
+        raise BackendError(f"{python}: no Python of version {oldest} or newer; give --python another interpreter")
