@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pfcvr.config import ModelConfig, TowerSizes
+from pfcvr.config import ModelConfig, OptimizerConfig, TowerSizes
 from pfcvr.model.batch import Batch
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
+from pfcvr.model.rates import parameter_groups
 from pfcvr.model.reconstruction import choose_removed_patches
 from pfcvr.model.tokenizer import CaptionTokenizer, clip_tokenizer
 
@@ -106,7 +107,7 @@ def measure(config: ModelConfig, tokenizer: CaptionTokenizer, batch_size: int, r
     model = build_pfcvr(config, tokenizer, IDENTITIES)
     batch = random_batch(config, tokenizer, batch_size)
     passes = tower_passes(model, batch)
-    optimizer = torch.optim.Adam(model.parameter_groups(1e-5, 5.0, 4e-5), eps=1e-3, fused=True)
+    optimizer = torch.optim.Adam(parameter_groups(model, OptimizerConfig()), eps=1e-3, fused=True)
 
     def towers() -> None:
         optimizer.zero_grad()

@@ -38,6 +38,8 @@ class Batch:
     """Train label 0..K-1."""
     masked_positions: Int[Tensor, " M"] = None  # type: ignore[assignment]
     """Places of the chosen words in ``masked_labels.flatten()``, ascending."""
+    part_token_ids: Int[Tensor, "B P T"] | None = None
+    """What is said of each part, as ``token_ids``; none where parts are called by their names alone."""
     patch_draws: Float[Tensor, "B N"] = None  # type: ignore[assignment]
     """A uniform draw in [0, 1) for each patch, which decides which are removed; drawn here where none is given."""
     pairs_on_processes: tuple[int, ...] = ()

@@ -29,7 +29,11 @@ class ClipTowers(nn.Module):
         clip: the model to take apart; its position embeddings and vocabulary already fit.
         image_positions: position embeddings of CLS and of the patch grid, row by row.
         end_id: token that ends a caption; the text feature is read where it first occurs.
+
+    ``cls_position`` is the row of the position embeddings that CLS reads: 0 in CLIP, 1 in the released code.
     """
+
+    cls_position = 0
 
     def __init__(self, clip: Any, image_positions: Float[Tensor, "positions E"], end_id: int) -> None:
         super().__init__()
@@ -55,7 +59,7 @@ class ClipTowers(nn.Module):
         """Projected tokens, CLS first; with ``kept`` the encoder sees those patches alone, in that order."""
         if kept is not None:
             patches = patches.take_along_dim(kept[:, :, None], dim=1)
-        cls = (self.class_embedding + self.image_positions[0]).expand(len(patches), 1, -1)
+        cls = (self.class_embedding + self.image_positions[self.cls_position]).expand(len(patches), 1, -1)
         tokens = self.image_pre_norm(torch.cat([cls.to(patches.dtype), patches], dim=1))
         tokens = self.image_encoder(inputs_embeds=tokens).last_hidden_state
         return self.image_projection(self.image_post_norm(tokens))

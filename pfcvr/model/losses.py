@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pfcvr.model.batch import IGNORED_LABEL
+
 Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
@@ -124,18 +126,29 @@ def part_across_loss(
 
 @_in_full_precision
 def mlm_loss(logits: Float[Tensor, "M V"], labels: Int[Tensor, " M"]) -> Float[Tensor, ""]:
-    """Masked language modelling (paper eq. 10): mean cross entropy over the masked tokens, which alone are given."""
-    return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
+    """Masked language modelling (paper eq. 10): mean cross entropy over the masked tokens, which alone are given.
+
+    A label of ``IGNORED_LABEL`` does not count.
+    """
+    entropy = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    return entropy / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
 
 @_in_full_precision
-def mim_loss(predicted: Float[Tensor, "B R pixels"], target: Float[Tensor, "B R pixels"]) -> Float[Tensor, ""]:
-    """Masked image modelling (paper eq. 11): squared error on the removed patches, which alone are given.
+def mim_loss(
+    predicted: Float[Tensor, "B R pixels"],
+    target: Float[Tensor, "B R pixels"],
+    removed: Bool[Tensor, "B R"] | None = None,
+) -> Float[Tensor, ""]:
+    """Masked image modelling (paper eq. 11): squared error on the patches that are ``removed``, by default all given.
 
     The mean is taken over the pixel values of a patch too, as the released code does; the paper's squared norm is
     larger by their number (3 x 16 x 16). The target is not normalised per patch.
     """
-    return (predicted - target).square().sum() / max(target.numel(), 1)
+    errors = (predicted - target).square()
+    if removed is None:
+        return errors.sum() / max(errors.numel(), 1)
+    return torch.where(removed[:, :, None], errors, 0).sum() / (removed.sum() * errors.shape[2]).clamp(min=1)
 
 
 def _diagonal(present: Bool[Tensor, "G I"]) -> Bool[Tensor, "1 I I"]:

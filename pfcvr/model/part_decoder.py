@@ -13,7 +13,7 @@ FEED_FORWARD_FACTOR = 4  # official code: 512 -> 2048 -> 512
 
 
 class DetrLayer(nn.Module):
-    """Post-norm self-attention, cross-attention and feed-forward with ReLU; ``queries`` are added before each attention.
+    """Post-norm self-attention, cross-attention and feed-forward with ReLU; ``queries`` join before each attention.
 
     The memory has no positions, so it is a set.
     """

@@ -5,9 +5,11 @@ covers, pooled, are what it looks like. ``losses.part_contrastive_loss`` brings 
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pfcvr.model.batch import IGNORED_LABEL
+from pfcvr.model.tokenizer import CaptionTokenizer
 from pfcvr.records import PARTS
 
 PART_PROMPT = "car {part}"
@@ -17,6 +19,20 @@ PART_PROMPT = "car {part}"
 def part_prompts() -> list[str]:
     """The text that names each part, in the order of ``PARTS``."""
     return [PART_PROMPT.format(part=part) for part in PARTS]
+
+
+def masked_part_names(tokenizer: CaptionTokenizer) -> tuple[Int[Tensor, "P T"], Int[Tensor, "P T"]]:
+    """The part prompts with every token of the part's name masked, cut to the longest, and the labels of those tokens.
+
+    Labels are as in ``Batch.masked_labels``.
+    """
+    ids, frame = tokenizer.encode(part_prompts()).ids, PART_PROMPT.format(part="")
+    before = int((tokenizer.encode([frame]).ids[0] == tokenizer.end_id).int().argmax())
+    ends = (ids == tokenizer.end_id).int().argmax(dim=1)
+    ids = ids[:, : int(ends.max()) + 1]
+    places = torch.arange(ids.shape[1])
+    of_name = (places >= before) & (places < ends[:, None])
+    return torch.where(of_name, tokenizer.mask_id, ids), torch.where(of_name, ids, IGNORED_LABEL)
 
 
 class PartQueries(nn.Module):

@@ -3,44 +3,41 @@
 ``build_pfcvr`` turns settings into parts; ``PfcvrModel`` takes built parts and says how they work together.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pfcvr.config import LossWeights, ModelConfig
 from pfcvr.errors import CheckpointError
 from pfcvr.model import losses as objective
-from pfcvr.model.batch import Batch
+from pfcvr.model.batch import IGNORED_LABEL, Batch
 from pfcvr.model.clip import ClipTowers, pretrained_towers, random_towers
 from pfcvr.model.gather import all_pairs, weighted_by_share
-from pfcvr.model.parts import PartQueries, part_prompts, pool_parts
+from pfcvr.model.heads import TrainingHeads
+from pfcvr.model.part_decoder import DetrPartDecoder
+from pfcvr.model.parts import PartQueries, masked_part_names, part_prompts, pool_parts
 from pfcvr.model.pretrained import PretrainedModel
 from pfcvr.model.reconstruction import (
+    BlackPatchDecoder,
     PatchDecoder,
     WordDecoder,
+    black_image,
     choose_removed_patches,
     patch_pixels,
 )
 from pfcvr.model.tokenizer import CaptionTokenizer
 
 
-class TrainingHeads(nn.Module):
-    """What sits on the towers during training; a head whose losses all weigh 0 is none. All start from chance."""
+@dataclass(frozen=True)
+class CaptionFeatures:
+    """What the heads read of the captions."""
 
-    def __init__(
-        self,
-        classifier: nn.Linear | None,
-        part_queries: PartQueries | None,
-        word_decoder: WordDecoder | None,
-        patch_decoder: PatchDecoder | None,
-    ) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.part_queries = part_queries
-        self.word_decoder = word_decoder
-        self.patch_decoder = patch_decoder
+    tokens: Float[Tensor, "B L D"]
+    end: Float[Tensor, "B D"]
+    """The global text feature."""
+    padding: Bool[Tensor, "B L"]
 
 
 class PfcvrModel(PretrainedModel):
@@ -68,37 +65,29 @@ class PfcvrModel(PretrainedModel):
         self.towers = towers
         self.heads = heads
         self.identities = identities
-        # The prompts are constants: cut to the longest of them, since the text tower is causal.
-        prompts = tokenizer.encode(part_prompts()).ids
-        prompts = prompts[:, : int((~towers.padding(prompts)).sum(dim=1).max())]
+        towers.cls_position = config.cls_position
         self.prompt_ids: Tensor
-        self.register_buffer("prompt_ids", prompts, persistent=False)
+        self.masked_name_ids: Tensor
+        self.masked_name_labels: Tensor
+        self.masked_name_positions: Tensor
+        self._add_prompts()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The enabled losses of one batch by name, unweighted: sdm, itc, id, part_itc, part_across, mlm, mim.
+        """The enabled losses of one batch by name (those of ``LossWeights``), unweighted.
 
         With several training processes their mean over these is the loss of all pairs (``pfcvr.model.gather``).
         """
         patches = self.towers.embed_patches(batch.images)
         image = self.towers.encode_patches(patches)
-        text, masked_text = self._text_tokens(batch)
-        padding = self.towers.padding(batch.token_ids)
-        losses = self._global_losses(image[:, 0], self.towers.text_global(text, batch.token_ids), batch)
+        caption, masked_text = self._captions(batch)
+        losses = self._global_losses(image[:, 0], caption.end, batch)
         if self.heads.part_queries is not None:
-            losses |= self._part_losses(self.heads.part_queries, image[:, 1:], text, padding, batch)
+            losses |= self._part_losses(self.heads.part_queries, image, caption, batch)
         if self.heads.word_decoder is not None:
-            logits = self.heads.word_decoder(masked_text, padding, image, batch.masked_positions)
-            labels = batch.masked_labels.flatten().index_select(0, batch.masked_positions)
-            losses["mlm"] = objective.mlm_loss(logits, labels)
+            losses |= self._word_losses(self.heads.word_decoder, image, masked_text, caption.padding, batch)
         if self.heads.patch_decoder is not None:
-            losses["mim"] = self._patch_loss(self.heads.patch_decoder, patches, text, padding, batch)
-        counts: dict[str, int | Tensor] = {
-            "id": len(batch.images),
-            "part_itc": batch.part_grids.any(dim=2).any(dim=1).sum(),
-            "mlm": len(batch.masked_positions),
-            "mim": len(batch.images),
-        }
-        return weighted_by_share(losses, counts, batch.pairs_on_processes)
+            losses["mim"] = self._patch_loss(self.heads.patch_decoder, patches, caption, batch)
+        return weighted_by_share(losses, self._counts(batch), batch.pairs_on_processes)
 
     def total(self, losses: dict[str, Tensor], weights: LossWeights | None = None) -> Float[Tensor, ""]:
         """The objective of equation 5: losses times their weights, by default the settings' own, summed."""
@@ -113,31 +102,42 @@ class PfcvrModel(PretrainedModel):
         """Global text features (end token), not normalised."""
         return self.towers.text_global(self.towers.text_tokens(token_ids), token_ids)
 
-    def parameter_groups(self, lr: float, new_module_factor: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer groups: towers at ``lr``, heads at ``lr * new_module_factor`` (paper section V-B, larger for new
-        modules), vectors (biases, norms, single tokens) without decay."""
-        groups = []
-        for name, module, rate in (("towers", self.towers, lr), ("heads", self.heads, lr * new_module_factor)):
-            for kind, decay in (("matrices", weight_decay), ("vectors", 0.0)):
-                members = [p for p in module.parameters() if (p.ndim > 1) == (kind == "matrices")]
-                if members:
-                    groups.append({"name": f"{name}.{kind}", "params": members, "lr": rate, "weight_decay": decay})
-        return groups
-
     @classmethod
     def untrained(cls, config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> "PfcvrModel":
         """The model with random weights in towers of the sizes that ``config`` names; its backbone is not read."""
         towers = random_towers(
             config.towers, config.patch_grid, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
         )
-        return cls(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
+        heads = TrainingHeads(config, tokenizer.vocabulary_size, identities)
+        return cls(config, tokenizer, towers, heads, identities)
 
-    def _text_tokens(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"] | None]:
-        """Tokens of the captions and, if words are to be restored, of the masked captions, in one pass."""
-        if self.heads.word_decoder is None:
-            return self.towers.text_tokens(batch.token_ids), None
-        text, masked_text = self.towers.text_tokens(torch.cat([batch.token_ids, batch.masked_token_ids])).chunk(2)
-        return text, masked_text
+    def _add_prompts(self) -> None:
+        """The part names as token ids; cut to the longest of them, since the text tower is causal, unless the padding
+        behind them is read too."""
+        prompts = self.tokenizer.encode(part_prompts()).ids
+        if self.config.part_text_feature == "tokens":
+            prompts = prompts[:, : int((~self.towers.padding(prompts)).sum(dim=1).max())]
+        masked_ids, labels = masked_part_names(self.tokenizer)
+        positions = torch.nonzero(labels.flatten() != IGNORED_LABEL).squeeze(1)
+        constants = {
+            "prompt_ids": prompts,
+            "masked_name_ids": masked_ids,
+            "masked_name_labels": labels.flatten()[positions],
+            "masked_name_positions": positions,
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def _captions(self, batch: Batch) -> tuple[CaptionFeatures, Float[Tensor, "B L D"] | None]:
+        """The captions that all losses read, and the tokens of the masked captions if words are to be restored."""
+        ids, masked_tokens = batch.token_ids, None
+        if self.config.mask_caption_for_matching:
+            tokens = masked_tokens = self.towers.text_tokens(batch.masked_token_ids)
+        elif self.config.losses.mlm:
+            tokens, masked_tokens = self.towers.text_tokens(torch.cat([ids, batch.masked_token_ids])).chunk(2)
+        else:
+            tokens = self.towers.text_tokens(ids)
+        return CaptionFeatures(tokens, self.towers.text_global(tokens, ids), self.towers.padding(ids)), masked_tokens
 
     def _global_losses(
         self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D"], batch: Batch
@@ -155,38 +155,110 @@ class PfcvrModel(PretrainedModel):
 
     def _part_losses(
         self,
-        part_queries: PartQueries,
-        patches: Float[Tensor, "B N D"],
-        text: Float[Tensor, "B L D"],
-        padding: Bool[Tensor, "B L"],
+        part_queries: PartQueries | DetrPartDecoder,
+        image: Float[Tensor, "B S D"],
+        caption: CaptionFeatures,
         batch: Batch,
     ) -> dict[str, Tensor]:
         weights, temperature, losses = self.config.losses, self.config.part_temperature, {}
-        visual, present = pool_parts(patches, batch.part_grids)
-        prompts = self.towers.text_tokens(self.prompt_ids)
-        queries = part_queries(prompts[None], self.towers.padding(self.prompt_ids)[None], text, padding)
+        pool = pool_parts if self.heads.part_pool is None else self.heads.part_pool
+        visual, present = pool(image[:, 1:], batch.part_grids)
+        queries = part_queries(*self.part_memory(image[:, 0], caption, batch))
         if weights.part_itc:
-            losses["part_itc"] = objective.part_contrastive_loss(visual, queries, present, temperature)
+            loss = objective.part_contrastive_loss if self.config.part_loss == "info_nce" else objective.part_bce_loss
+            losses["part_itc"] = loss(visual, queries, present, temperature)
         if weights.part_across:
-            pairs = batch.pairs_on_processes
-            visual, queries, present = (all_pairs(x, pairs) for x in (visual, queries, present))
-            identities = all_pairs(batch.identities, pairs)
+            own = (visual, queries, present, batch.identities)
+            visual, queries, present, identities = (all_pairs(x, batch.pairs_on_processes) for x in own)
             losses["part_across"] = objective.part_across_loss(visual, queries, present, identities, temperature)
+        return losses
+
+    def part_memory(
+        self, image: Float[Tensor, "B D"], caption: CaptionFeatures, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the part queries look at: rows of each part and their padding, shared rows and their padding.
+
+        The rows of an absent part are padding. The context, caption or image, stands beside the part text or is added
+        to it; then there are no shared rows.
+        """
+        config, phrases = self.config, batch.part_token_ids
+        ids = self.prompt_ids[None] if config.part_text == "name" or phrases is None else phrases
+        tokens = self.towers.text_tokens(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+        padding = self.towers.padding(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+        if config.part_text_feature == "mean":
+            tokens = tokens.mean(dim=2, keepdim=True)
+            padding = torch.zeros_like(padding[:, :, :1])
+        padding = padding | ~batch.part_grids.any(dim=2, keepdim=True)
+        if config.part_fusion == "add":
+            added = image if config.part_context == "image" else caption.end
+            nothing = tokens.new_zeros(len(image), 0, tokens.shape[-1])
+            return tokens + added[:, None, None], padding, nothing, padding[:, 0, :0]
+        if config.part_context == "image":
+            return tokens, padding, image[:, None], torch.zeros_like(padding[:, 0, :1])
+        return tokens, padding, caption.tokens, caption.padding
+
+    def _word_losses(
+        self,
+        word_decoder: WordDecoder,
+        image: Float[Tensor, "B S D"],
+        masked_text: Float[Tensor, "B L D"] | None,
+        padding: Bool[Tensor, "B L"],
+        batch: Batch,
+    ) -> dict[str, Tensor]:
+        losses = {}
+        if self.config.losses.mlm:
+            skipped = padding if self.config.mask_padding else None
+            logits = word_decoder(masked_text, skipped, image, batch.masked_positions)
+            labels = batch.masked_labels.flatten().index_select(0, batch.masked_positions)
+            losses["mlm"] = objective.mlm_loss(logits, labels)
+        if self.config.losses.part_mlm:
+            ids, places = self.masked_name_ids, self.masked_name_positions
+            names, padding = self.towers.text_tokens(ids), self.towers.padding(ids)
+            logits = word_decoder.part_names(names, padding, image[:, 1:], batch.part_grids, places)
+            present = batch.part_grids.any(dim=2)[:, places // ids.shape[1]]
+            labels = torch.where(present, self.masked_name_labels, IGNORED_LABEL)
+            losses["part_mlm"] = objective.mlm_loss(logits.flatten(0, 1), labels.flatten())
         return losses
 
     def _patch_loss(
         self,
-        patch_decoder: PatchDecoder,
+        patch_decoder: PatchDecoder | BlackPatchDecoder,
         patches: Float[Tensor, "B N E"],
-        text: Float[Tensor, "B L D"],
-        padding: Bool[Tensor, "B L"],
+        caption: CaptionFeatures,
         batch: Batch,
     ) -> Float[Tensor, ""]:
-        kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches, batch.patch_draws)
-        visible = self.towers.encode_patches(patches, kept)
-        predicted = patch_decoder(visible, kept, removed, text, padding)
+        if self.config.patch_guide == "end":
+            guide, skipped = caption.end[:, None], None
+        else:
+            guide, skipped = caption.tokens, caption.padding if self.config.mask_padding else None
         pixels = patch_pixels(batch.images, self.config.towers.patch_size)
-        return objective.mim_loss(predicted, pixels.take_along_dim(removed[:, :, None], dim=1))
+        if isinstance(patch_decoder, PatchDecoder):
+            kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches, batch.patch_draws)
+            visible = self.towers.encode_patches(patches, kept)
+            predicted = patch_decoder(visible, kept, removed, guide, skipped)
+            return objective.mim_loss(predicted, pixels.take_along_dim(removed[:, :, None], dim=1))
+        hidden = self._black_patches(batch)
+        seen = torch.where(hidden[:, :, None], self.towers.embed_patches(black_image(batch.images)), patches)
+        return objective.mim_loss(patch_decoder(self.towers.encode_patches(seen), guide, skipped), pixels, hidden)
+
+    def _black_patches(self, batch: Batch) -> Bool[Tensor, "B N"]:
+        of_part = batch.part_grids.any(dim=1)
+        if self.config.masked_patch_choice == "parts":
+            return of_part
+        _, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches, batch.patch_draws)
+        return torch.zeros_like(of_part).scatter(1, removed, True)
+
+    def _counts(self, batch: Batch) -> dict[str, int | Tensor]:
+        """How many things each loss is a mean over."""
+        present = batch.part_grids.any(dim=2)
+        of_parts = self.config.masked_patch_choice == "parts"
+        return {
+            "id": len(batch.images),
+            "part_itc": present.any(dim=1).sum(),
+            "mlm": len(batch.masked_positions),
+            "part_mlm": present[:, self.masked_name_positions // self.masked_name_ids.shape[1]].sum(),
+            "mim": batch.part_grids.any(dim=1).sum() if of_parts else len(batch.images),
+        }
 
 
 def build_pfcvr(config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> PfcvrModel:
@@ -208,28 +280,5 @@ def build_pfcvr(config: ModelConfig, tokenizer: CaptionTokenizer, identities: in
             "change heads"
         )
     config = config.model_copy(update={"towers": sizes})
-    return PfcvrModel(config, tokenizer, towers, _build_heads(config, tokenizer, identities), identities)
-
-
-def _build_heads(config: ModelConfig, tokenizer: CaptionTokenizer, identities: int) -> TrainingHeads:
-    weights, width, heads = config.losses, config.towers.embedding_dim, config.heads
-    classifier = part_queries = word_decoder = patch_decoder = None
-    if weights.id:
-        classifier = nn.Linear(width, identities)
-        nn.init.normal_(classifier.weight, std=0.001)  # official code
-        nn.init.zeros_(classifier.bias)
-    if weights.part_itc or weights.part_across:
-        part_queries = PartQueries(width, heads)
-    if weights.mlm:
-        word_decoder = WordDecoder(width, heads, config.word_decoder_depth, tokenizer.vocabulary_size)
-    if weights.mim:
-        rows, cols = config.patch_grid
-        patch_decoder = PatchDecoder(
-            width,
-            heads,
-            config.patch_decoder_head_width,
-            config.patch_decoder_depth,
-            patches=rows * cols,
-            pixels=3 * config.towers.patch_size**2,
-        )
-    return TrainingHeads(classifier, part_queries, word_decoder, patch_decoder)
+    heads = TrainingHeads(config, tokenizer.vocabulary_size, identities)
+    return PfcvrModel(config, tokenizer, towers, heads, identities)

@@ -24,6 +24,7 @@ from pfcvr.model.device import check_device, cores, worker_count
 from pfcvr.model.encode import encode_split
 from pfcvr.model.loading import EpochBatches, TrainPairs, train_loader
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
+from pfcvr.model.rates import parameter_groups
 from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
 from pfcvr.model.run_folder import RunFolder, RunIdentity
@@ -240,7 +241,7 @@ def _accelerator(device: str, precision: str) -> Accelerator:
 
 
 def _optimizer(model: PfcvrModel, config: OptimizerConfig) -> torch.optim.Optimizer:
-    groups = model.parameter_groups(config.lr, config.new_module_factor, config.weight_decay)
+    groups = parameter_groups(model, config)
     kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 

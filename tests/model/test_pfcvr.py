@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from pfcvr.config import LossWeights, ModelConfig
+from pfcvr.config import LossWeights, ModelConfig, OptimizerConfig
 from pfcvr.errors import CheckpointError
 from pfcvr.model.batch import IGNORED_LABEL, Batch
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
+from pfcvr.model.rates import parameter_groups
 from pfcvr.model.reconstruction import choose_removed_patches, patch_pixels
 from pfcvr.model.tokenizer import caption_tokenizer
 
@@ -117,7 +118,7 @@ def test_losses_come_from_the_pieces_the_paper_names(tiny_model: MakeModel, tiny
 
 
 def reorder(batch: Batch, order: Tensor) -> Batch:
-    derived = ("masked_positions", "pairs_on_processes")
+    derived = ("masked_positions", "pairs_on_processes", "part_token_ids")
     names = (field.name for field in dataclasses.fields(Batch) if field.name not in derived)
     return Batch(**{name: getattr(batch, name)[order] for name in names})
 
@@ -182,7 +183,7 @@ def test_masked_words_are_found_once_and_travel_with_the_batch(tiny_model: MakeM
 
 def test_parameter_groups_name_every_parameter_once_with_its_rate_and_decay(tiny_model: MakeModel) -> None:
     model = tiny_model()
-    groups = {group["name"]: group for group in model.parameter_groups(1e-5, 5.0, 4e-5)}
+    groups = {group["name"]: group for group in parameter_groups(model, OptimizerConfig())}
     members = [id(p) for group in groups.values() for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters())
     rates = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
@@ -199,11 +200,11 @@ def test_parameter_groups_name_every_parameter_once_with_its_rate_and_decay(tiny
         if isinstance(module, torch.nn.Linear):
             assert id(module.weight) not in vectors
     without_heads = tiny_model(losses={"sdm": 1, **{name: 0 for name in ("id", "part_itc", "mlm", "mim")}})
-    assert {group["name"] for group in without_heads.parameter_groups(1e-5, 5.0, 0.0)} == {
+    assert {group["name"] for group in parameter_groups(without_heads, OptimizerConfig())} == {
         "towers.matrices",
         "towers.vectors",
     }
-    torch.optim.Adam(model.parameter_groups(1e-5, 5.0, 4e-5), fused=True)
+    torch.optim.Adam(parameter_groups(model, OptimizerConfig()), fused=True)
 
 
 def test_a_saved_model_comes_back_bit_for_bit(tiny_model: MakeModel, tiny_batch: MakeBatch, tmp_path: Path) -> None:
