@@ -24,10 +24,19 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="pfcvr, irra (SDM + ID + MLM) or clip (InfoNCE alone); by default pfcvr.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="paper, official (the released code) or extended (ours); by default paper.")
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="clean: best weights chosen on val; published: on test, as the published tables did.")
     ] = "clean",
     seed: SeedNumber = 0,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Train once a seed, each in a folder of its own in --out.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     as_json: JsonFlag = False,
@@ -37,12 +46,19 @@ def train(
 
     Example: pfcvr train --data dataset --out run --recipe tiny
     """
+    from pfcvr.model.seeds import train_seeds
     from pfcvr.model.train import train as train_run
 
     values = {"data": data, "out": out, "recipe": recipe, "overrides": tuple(overrides or ()), "protocol": protocol}
-    values |= {"seed": seed, "device": device, "workers": workers}
-    result = train_run(settings.parse(settings.TrainConfig, values, "pfcvr train"))
-    emit(result.as_dict(), result.text(), as_json)
+    values |= {"method": method, "variant": variant, "seed": seed, "device": device, "workers": workers}
+    config = settings.parse(settings.TrainConfig, values, "pfcvr train")
+    if seeds is None:
+        result = train_run(config)
+        emit(result.as_dict(), result.text(), as_json)
+    else:
+        listed = settings.parse(settings.SeedList, {"seeds": seeds}, "pfcvr train --seeds")
+        together = train_seeds(config, listed.seeds)
+        emit(together.as_dict(), together.text(), as_json)
 
 
 @app.command("eval")

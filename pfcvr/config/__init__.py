@@ -4,6 +4,7 @@ Unknown keys are errors. This package imports pydantic and the standard library 
 """
 
 from pfcvr.config.base import (
+    SeedList,
     Settings,
     parse,
     read_toml,
@@ -73,6 +74,7 @@ __all__ = [
     "ScheduleConfig",
     "SWITCHES",
     "SearchConfig",
+    "SeedList",
     "SelectConfig",
     "Settings",
     "ShowConfig",

@@ -2,9 +2,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pfcvr.errors import UsageError
 
@@ -24,6 +24,24 @@ def parse(kind: type[SettingsT], values: dict[str, Any], where: str) -> Settings
         return kind.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{where}: {_first_problem(kind, error)}") from None
+
+
+class SeedList(Settings):
+    """Several seeds: ``1,2,3`` as a user writes them."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _all_different(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed is named twice")
+        return value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from pfcvr.config import Protocol, Recipe
 from pfcvr.errors import CheckpointError, SealedError
 from pfcvr.files import atomic_write, process_lock, write_json
-from pfcvr.model.recipes import load_recipe
+from pfcvr.model.recipes import flat_keys, load_recipe
 
 RUN_VERSION = 1
 DIFFERENCES_NAMED = 4
@@ -136,17 +136,10 @@ class RunFolder:
 
 def _changed_lines(before: str, now: str) -> list[str]:
     """The recipe keys whose values differ, the first few of them."""
-    old, new = (_flat(tomllib.loads(text), "") for text in (before, now))
+    old, new = (flat_keys(tomllib.loads(text)) for text in (before, now))
     keys = [key for key in sorted({*old, *new} - set(NAMED_IN_IDENTITY)) if old.get(key) != new.get(key)]
     named = [f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in keys[:DIFFERENCES_NAMED]]
     return named + ([f"{len(keys) - DIFFERENCES_NAMED} more recipe keys"] if len(keys) > DIFFERENCES_NAMED else [])
-
-
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _read(path: Path) -> dict[str, Any]:

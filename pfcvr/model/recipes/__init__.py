@@ -56,6 +56,14 @@ def recipe_text(recipe: Recipe) -> str:
     return "\n".join(_table(recipe.model_dump(mode="json"), ())) + "\n"
 
 
+def flat_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     lines = [f"[{'.'.join(path)}]"] if path else []
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict | None)]

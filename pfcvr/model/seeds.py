@@ -1,0 +1,67 @@
+"""The same training from several seeds: one run folder a seed, and what they reached together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import TrainConfig
+from pfcvr.files import write_json
+from pfcvr.model.statistics import mean_and_deviation
+from pfcvr.model.text_table import markdown_table, measured
+from pfcvr.model.train import TrainResult, train
+
+SHOWN = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
+
+
+@dataclass(frozen=True)
+class SeedsResult:
+    """Finished runs of several seeds; ``metrics`` holds mean and deviation in percent on split ``selection``."""
+
+    out: Path
+    runs: tuple[TrainResult, ...]
+    selection: str
+    metrics: dict[str, dict[str, float | None]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json`` and ``summary.json``."""
+        return {**asdict(self), "out": str(self.out), "runs": [run.as_dict() for run in self.runs]}
+
+    def text(self) -> str:
+        """A table for people, one row a seed."""
+        rows = [[f"seed {run.seed}", *(measured(run.metrics[name]) for name in SHOWN)] for run in self.runs]
+        mean = ["mean ± deviation"]
+        mean += [measured(float(found["mean"] or 0), found["deviation"]) for found in self.metrics.values()]
+        head = f"{self.out}: {len(self.runs)} seeds, best weights of each on {self.selection}"
+        return head + "\n" + markdown_table(["", *SHOWN.values()], [*rows, mean])
+
+
+def seed_folder(out: Path, seed: int) -> Path:
+    """The run folder of ``seed`` inside ``out``."""
+    return out / f"seed-{seed}"
+
+
+def seed_runs(out: Path) -> list[Path]:
+    """The run folders that ``seed_folder`` made in ``out``, by seed."""
+    found = [path for path in out.glob("seed-*") if path.name.removeprefix("seed-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+
+
+def train_seeds(
+    config: TrainConfig, seeds: Sequence[int], quiet: bool = False, say: Callable[[str], None] | None = None
+) -> SeedsResult:
+    """Train with each of ``seeds`` in a folder of its own below ``config.out``; finished ones are not trained again.
+
+    Raises what ``train`` raises.
+    """
+    runs = []
+    for seed in seeds:
+        settings = config.model_copy(update={"seed": seed, "out": seed_folder(config.out, seed)})
+        runs.append(train(settings, quiet, say))
+    metrics = {}
+    for name in SHOWN:
+        mean, deviation = mean_and_deviation([run.metrics[name] for run in runs])
+        metrics[name] = {"mean": mean, "deviation": deviation}
+    result = SeedsResult(config.out, tuple(runs), runs[0].selection, metrics)
+    write_json(config.out / "summary.json", result.as_dict())
+    return result

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from pfcvr.cli import model_app, run
+from pfcvr.config import SeedList, TrainConfig, parse
+from pfcvr.errors import UsageError
+from pfcvr.model.seeds import seed_runs, train_seeds
+
+SHORT = ("schedule.length=4", "schedule.warmup=1", "schedule.evaluate_every=4")
+
+
+@pytest.fixture
+def config(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> TrainConfig:
+    overrides = (*small_model, *SHORT)
+    return TrainConfig(data=str(painted), out=tmp_path / "runs", overrides=overrides, workers=0, threads=1)
+
+
+def test_each_seed_has_its_folder_and_the_summary_their_mean_and_deviation(config: TrainConfig) -> None:
+    result = train_seeds(config, (3, 12), quiet=True)
+    assert [path.name for path in seed_runs(config.out)] == ["seed-3", "seed-12"]
+    facts = [json.loads((path / "run.json").read_text()) for path in seed_runs(config.out)]
+    assert [found["seed"] for found in facts] == [3, 12]
+    reached = [found["metrics"]["mAP"] for found in facts]
+    summary = json.loads((config.out / "summary.json").read_text())
+    assert summary["metrics"]["mAP"]["mean"] == pytest.approx(mean(reached))
+    assert summary["metrics"]["mAP"]["deviation"] == pytest.approx(stdev(reached))
+    assert "2 seeds, best weights of each on val" in result.text()
+    assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in result.text()
+
+
+def test_a_seed_that_is_finished_is_not_trained_again(config: TrainConfig) -> None:
+    train_seeds(config, (3,), quiet=True)
+    weights = config.out / "seed-3" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    result = train_seeds(config, (3, 4), quiet=True)
+    assert [found.already_done for found in result.runs] == [True, False]
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_the_command_trains_a_baseline_from_two_seeds_and_its_runs_can_be_used(
+    config: TrainConfig, painted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [word for override in config.overrides for word in ("--set", override)]
+    out = tmp_path / "irra"
+    arguments = ["--data", str(painted), "--out", str(out), "--method", "irra", "--workers", "0", "--json"]
+    assert run(model_app, "pfcvr", ["train", *arguments, "--seeds", "1, 2", *overrides]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert [(one["method"], one["seed"]) for one in answer["runs"]] == [("irra", 1), ("irra", 2)]
+    one = str(out / "seed-2")
+    assert run(model_app, "pfcvr", ["eval", one, "--data", str(painted), "--workers", "0"]) == 0
+    assert "method irra, variant paper" in capfd.readouterr().out
+    assert run(model_app, "pfcvr", ["info", one]) == 0
+    assert "seed-2: irra, variant paper, protocol clean, seed 2" in capfd.readouterr().out
+    assert run(model_app, "pfcvr", ["search", one, "a red car", "--data", str(painted), "-k", "2"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("1,1", "a seed is named twice"), ("1,x", "'seeds.1': input should be a valid integer"), ("-1", "greater than")],
+)
+def test_seeds_that_make_no_sense_are_named(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        parse(SeedList, {"seeds": text}, "pfcvr train --seeds")
