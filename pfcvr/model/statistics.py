@@ -107,7 +107,7 @@ def _signs(units: int, seed: int, draws: int) -> Iterator[Values]:
 
 def _all_signs(units: int) -> Values:
     patterns = (np.arange(1 << units)[:, None] >> np.arange(units)) & 1
-    signs: Values = 1.0 - 2.0 * patterns
+    signs: Values = np.where(patterns, -1.0, 1.0)
     return signs
 
 
