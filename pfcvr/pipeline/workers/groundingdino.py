@@ -1,4 +1,4 @@
-"""The worker that runs the original ``groundingdino-py`` in an environment of its own (see ``pipeline.worker``).
+"""The worker that runs the original ``groundingdino-py`` in an environment of its own (see ``serve``).
 
 What is computed is what ``groundingdino.util.inference.predict`` computes, one picture at a time, but for two things:
 the picture is turned upright, and a box belongs to a phrase by the places of the phrase's words in the prompt, not by
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
-from pfcvr.pipeline.worker import Answers, WorkerError
+from pfcvr.pipeline.workers.serve import Answers, WorkerError
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import Any
 import pfcvr
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
 from pfcvr.pipeline.child_process import ChildProcess, last_line
-from pfcvr.pipeline.worker import PROTOCOL
+from pfcvr.pipeline.workers.serve import PROTOCOL
 
 ERRORS = {"missing": BackendError, "weights": CheckpointError, "settings": UsageError}
 OLDEST_PYTHON = (3, 10)
@@ -22,7 +22,7 @@ folder, module = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("pfcvr", folder + "/__init__.py", submodule_search_locations=[folder])
 package = sys.modules["pfcvr"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
-from pfcvr.pipeline.worker import main
+from pfcvr.pipeline.workers.serve import main
 main(module)
 """
 

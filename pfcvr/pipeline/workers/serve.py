@@ -1,6 +1,6 @@
 """A program in another Python environment that answers us in JSON lines, for packages that cannot live beside ours.
 
-The worker's side of the protocol, of which ``worker_client`` is ours. Standard library only, Python 3.10 or newer: this
+The worker's side of the protocol, of which ``client`` is ours. Standard library only, Python 3.10 or newer: this
 file runs in environments that hold none of our packages. One line each way, in turn:
 
     to the worker   {"protocol": 1, "settings": {...}}       once
