@@ -45,7 +45,7 @@ PLATE_SHAPES = re.compile(
 )
 
 LETTER_SHARE = 0.6
-LONGEST_WORD = 30
+ENDLESS_WORD = re.compile(r"[a-zA-Z]{31,}")
 SAME_CHARACTERS = re.compile(r"(\S)\1{6,}|([^\w\s.])\2{3,}|\.{5,}|\s{12,}")
 COMMONEST_SHARE = 0.25
 FEWEST_WORDS_FOR_SHARE = 10
@@ -125,9 +125,9 @@ def _degenerate(text: str) -> TextFault | None:
     letters = sum(c.isalpha() for c in solid)
     if letters < LETTER_SHARE * len(solid):
         return TextFault("degenerate", f"{letters} letters among {len(solid)} characters")
-    longest = max((word for part in text.split() for word in part.split("-")), key=len)
-    if len(longest) > LONGEST_WORD:
-        return TextFault("degenerate", f"a word of {len(longest)} characters: '{_shown(longest)}'")
+    endless = ENDLESS_WORD.search(text)
+    if endless is not None:
+        return TextFault("degenerate", f"a word of {len(endless.group())} letters: '{_shown(endless.group())}'")
     return None
 
 
@@ -178,4 +178,4 @@ def _shown(text: str) -> str:
     return " ".join(text.split())[:SHOWN]
 
 
-_LOOKS: tuple[Callable[[str], TextFault | None], ...] = (_degenerate, _declined, _markup, _repetition, _plate_text)
+_LOOKS: tuple[Callable[[str], TextFault | None], ...] = (_declined, _markup, _degenerate, _repetition, _plate_text)
