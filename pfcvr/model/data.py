@@ -54,6 +54,12 @@ class Rows:
         """The captions of each image that hold any text."""
         return [[text for text in texts or () if text and text.strip()] for texts in self._column("captions")]
 
+    @cached_property
+    def part_texts(self) -> list[dict[str, str]]:
+        """What is said of the parts of each image, by part; a part without a phrase is left out."""
+        phrases = self._column("part_texts")
+        return [{part: text for part, text in (row or {}).items() if text and text.strip()} for row in phrases]
+
     def duplicates(self) -> int:
         """How many images repeat the file of an earlier one."""
         hashes = [value for value in self._column("sha256") if value]
