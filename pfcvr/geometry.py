@@ -157,6 +157,16 @@ def clip_box(box: BoxXyxy, height: int, width: int) -> BoxXyxy | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
+def box_area(box: BoxXyxy) -> float:
+    """Square pixels of ``box``; 0 where it is turned inside out."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def box_overlap(box: BoxXyxy, other: BoxXyxy) -> float:
+    """Square pixels that two boxes share."""
+    return box_area((max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])))
+
+
 def cell_shares(mask: NDArray[Any], rows: int, cols: int) -> NDArray[np.float32]:
     """Share of each grid cell that ``mask`` [..., height, width] covers -> [..., rows, cols], in [0, 1].
 

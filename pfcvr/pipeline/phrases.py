@@ -1,17 +1,18 @@
 """Part phrases: which words stand for which part, read from a TOML file whose hash goes into every record."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from pfcvr import geometry
 from pfcvr.config import PartsConfig, Settings, parse, read_toml
-from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance
+from pfcvr.pipeline.pictures import Found
+from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, Rle
 
 VEHICLE: Literal["vehicle"] = "vehicle"
 Target = Part | Literal["vehicle"]
@@ -57,6 +58,16 @@ class _PhraseFile(Settings):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model found for phrase number ``phrase``: a box in pixels, a score in [0, 1], perhaps a mask."""
+
+    phrase: int
+    box_xyxy: BoxXyxy
+    score: float
+    mask: Rle | None = None
+
+
+@dataclass(frozen=True)
 class PartPhrases:
     """``texts[i]`` is asked for and stands for ``targets[i]``: a part, or the vehicle itself.
 
@@ -69,10 +80,18 @@ class PartPhrases:
     targets: tuple[Target, ...]
     thresholds: Thresholds
 
-    @property
-    def inputs(self) -> dict[str, str]:
-        """For a detector's or segmenter's ``inputs``."""
-        return {"phrases": self.sha256}
+    def found(self, answers: Iterable[Answer]) -> Found:
+        """The parts among ``answers`` to these phrases. Of several vehicles the largest is the one of the picture."""
+        instances, vehicles = [], []
+        for answer in answers:
+            target = self.targets[answer.phrase]
+            if target == VEHICLE:
+                vehicles.append(answer.box_xyxy)
+            else:
+                instances.append(
+                    PartInstance(part=target, box_xyxy=answer.box_xyxy, score=answer.score, mask=answer.mask)
+                )
+        return Found(tuple(instances), max(vehicles, key=geometry.box_area, default=None))
 
 
 def load_phrases(config: PartsConfig) -> PartPhrases:
@@ -83,7 +102,7 @@ def load_phrases(config: PartsConfig) -> PartPhrases:
     """
     path = config.phrases or Path(str(files("pfcvr").joinpath("prompts", "parts.toml")))
     file = parse(_PhraseFile, read_toml(path), str(path))
-    asked = [(text, part) for part in PARTS for text in file.phrases.get(part, ())]
+    asked: list[tuple[str, Target]] = [(text, part) for part in PARTS for text in file.phrases.get(part, ())]
     asked += [(text, VEHICLE) for text in file.vehicle]
     thresholds = file.thresholds
     if config.threshold is not None:

@@ -1,0 +1,112 @@
+"""Weights of Transformers models by name or path: found, hashed, and loaded with one sentence for whatever is wrong."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pfcvr.errors import CheckpointError
+from pfcvr.files import sha256_file
+
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def find_weights(name: str) -> Path:
+    """The folder ``name``, or the local copy of the Hub's model ``name``: ``OWNER/MODEL`` or ``OWNER/MODEL@REVISION``.
+
+    What is not in the Hub's cache yet is downloaded. Raises CheckpointError when there is neither.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: no folder with a Transformers model; give one, or a model's name on the Hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(WEIGHT_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{name}: no such folder here, and the Hub does not give a model of that name ({type(error).__name__}); "
+            "check the name, your access and the network, or give a folder"
+        ) from None
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash over the names and bytes of all files that a model is loaded from."""
+    files = sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)})
+    hashes = "".join(f"{path.name} {sha256_file(path)}\n" for path in files)
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def load_model(class_name: str, folder: Path, model_type: str) -> Any:
+    """``transformers.<class_name>`` from ``folder``, in float32 and in evaluation mode.
+
+    Raises CheckpointError when the folder holds another kind of model (``model_type`` of its config.json), or weights
+    that are missing, of another shape, or damaged.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    _check_model_type(folder, model_type)
+    _quiet_transformers()
+    try:
+        model, report = getattr(transformers, class_name).from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: the weights of {model_type} cannot be loaded ({_first_line(error)}); get the folder anew"
+        ) from None
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise CheckpointError(
+            f"{folder}: {len(lacking)} weights of {model_type} are missing, first '{lacking[0]}'; get the folder anew"
+        )
+    return model.eval()
+
+
+def load_processor(class_name: str, folder: Path) -> Any:
+    """``transformers.<class_name>`` from ``folder``; raises CheckpointError when its files are missing or unfit."""
+    import transformers
+
+    _quiet_transformers()
+    try:
+        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder}: no processor for {class_name.removesuffix('Processor')} there ({_first_line(error)}); "
+            "get the whole folder, with preprocessor and tokenizer files"
+        ) from None
+
+
+def _check_model_type(folder: Path, model_type: str) -> None:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder}: no config.json there; give the folder of a Transformers model of type '{model_type}'"
+        ) from None
+    except ValueError:
+        raise CheckpointError(f"{path}: not readable as JSON; get the folder anew") from None
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found != model_type:
+        raise CheckpointError(
+            f"{folder}: holds a model of type '{found}', expected '{model_type}'; give the weights that fit the backend"
+        )
+
+
+def _quiet_transformers() -> None:
+    """Keep its bars and reports off the terminal: what matters comes as an error of ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
