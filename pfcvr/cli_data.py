@@ -101,8 +101,24 @@ def select(
 @app.command()
 def caption(
     workspace: WorkspaceDir,
-    captioner: Annotated[str, typer.Option(help="template (from metadata) or import (from --captions).")] = "template",
+    captioner: Annotated[
+        str,
+        typer.Option(
+            help="template (from metadata), import (from --captions) or openai (a server at --base-url; its key, if it "
+            "wants one, in OPENAI_API_KEY)."
+        ),
+    ] = "template",
     captions: Annotated[Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model that answers; may be left out if a server has one.")] = None,
+    prompt: Annotated[
+        str, typer.Option(help="vehicle-json, vehicle-text, or the path of a prompt file.")
+    ] = "vehicle-json",
+    concurrency: Annotated[int, typer.Option(help="Requests in flight at a time.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = 120.0,
+    limit: Annotated[int | None, typer.Option(help="Caption so many images and leave the rest pending.", min=1)] = None,
     seed: SeedNumber = 0,
     overwrite: OverwriteFlag = False,
     retry: RetryReason = None,
@@ -113,9 +129,18 @@ def caption(
 
     Example: pfcvr-data caption -w work --captioner import --captions captions.jsonl
     """
-    values = {"captioner": captioner, "captions": captions, "seed": seed}
+    values = {
+        "captioner": captioner,
+        "captions": captions,
+        "base_url": base_url,
+        "model": model,
+        "prompt": prompt,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "seed": seed,
+    }
     config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
-    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry), as_json)
+    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry, limit=limit), as_json)
 
 
 @app.command()

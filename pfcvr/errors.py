@@ -12,6 +12,7 @@ PfcvrError                  exit code 1
 ├── DataError               a data set cannot be trained or evaluated on
 ├── CheckpointError         weights, run folder or gallery cannot be read
 ├── HubError                the Hugging Face Hub refused something or was not reached
+├── ServerError             a captioning endpoint is none, refuses the key or lacks the model
 └── BackendError            an optional package that a backend needs is missing
 """
 
@@ -65,6 +66,10 @@ class CheckpointError(PfcvrError):
 
 
 class HubError(PfcvrError):
+    pass
+
+
+class ServerError(PfcvrError):
     pass
 
 

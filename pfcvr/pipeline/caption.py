@@ -22,6 +22,11 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
             f"captioner '{config.captioner}' reads no captions file; for the captions in {config.captions} add "
             "--captioner import"
         )
+    for name, value in (("base-url", config.base_url), ("model", config.model)):
+        if value is not None and config.captioner in ("template", "import"):
+            raise UsageError(
+                f"captioner '{config.captioner}' asks no model; for captions by --{name} {value} add --captioner openai"
+            )
     inputs = workspace.images_input()
     factory: CaptionerFactory = load_backend("captioner", CAPTIONERS, config.captioner)
     captioner: Captioner = factory(workspace, config, options)

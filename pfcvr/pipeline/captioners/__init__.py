@@ -63,6 +63,7 @@ class CaptionerFactory(Protocol):
 CAPTIONERS: BackendTable = {
     "template": ("pfcvr.pipeline.captioners.template:TemplateCaptioner", None),
     "import": ("pfcvr.pipeline.captioners.import_:ImportCaptioner", None),
+    "openai": ("pfcvr.pipeline.captioners.openai_:OpenAICaptioner", None),
 }
 
 

@@ -1,0 +1,270 @@
+"""Captions by vision-language models behind OpenAI-compatible servers, wherever these come from."""
+
+import hashlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import CaptionConfig
+from pfcvr.errors import PfcvrError, StageStopped
+from pfcvr.pipeline.captioners.chat_client import CONTINUE, ChatClient, ClientSettings, RequestFailed
+from pfcvr.pipeline.captioners.chat_reply import Reply
+from pfcvr.pipeline.captioners.chat_request import Drawing, caption_body, drawing, probe_body
+from pfcvr.pipeline.captioners.endpoint import api_key, choose_model
+from pfcvr.pipeline.captioners.forecast import Meter, estimate, tell_on_stderr
+from pfcvr.pipeline.captioners.image_input import PreparedImage, fitted_size, prepare, vision_tokens
+from pfcvr.pipeline.captioners.judge import Answer, Judged, Refusal, judge
+from pfcvr.pipeline.captioners.prompt import load_prompt
+from pfcvr.pipeline.captioners.request_cache import RequestCache
+from pfcvr.pipeline.images import UnreadableImage, path_inside
+from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
+from pfcvr.stage import RunOptions, kept_so_far, rejected_reasons
+from pfcvr.store import Workspace
+
+CACHE = Path("cache") / "answers.sqlite"
+PREPARING = 8  # threads beyond those that wait for an answer, so that a next image is always ready
+SAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where answers come from: ``captioner`` is the name in records, ``base_urls`` starts or finds equal servers.
+
+    ``patience`` is how long (s) servers that answer nothing are waited for before the run is stopped.
+    """
+
+    captioner: str
+    base_urls: Callable[[], Sequence[str]]
+    patience: float = 60.0
+
+
+class ChatCaptioner:
+    """Asks, judges, asks again with other sampling; keeps each answer by what it depends on, so none is paid for twice.
+
+    No server is talked to before the first row: what is sealed needs none. With ``options.retry`` an image whose kept
+    answers are all bad is asked about again, as often as a new one.
+    """
+
+    rejected_count = 0
+    normal_reasons: frozenset[str] = frozenset()
+
+    def __init__(
+        self, workspace: Workspace, config: CaptionConfig, options: RunOptions, servers: Servers, model: str
+    ) -> None:
+        self._workspace, self._config, self._options, self._servers = workspace, config, options, servers
+        self._model = model
+        self._prompt = load_prompt(config.prompt)
+        self._depends_on: dict[str, Any] = {
+            "model": model,
+            "prompt_sha256": self._prompt.sha256,
+            "image": config.image.model_dump(mode="json"),
+        }
+        self.settings = {"prompt": self._prompt.label, **self._depends_on, "seed": config.seed}
+        self.inputs: dict[str, str] = {}
+        self.workers = config.concurrency + PREPARING
+        self._starting = threading.Lock()
+        self._stopped: PfcvrError | None = None
+        self._session: _Session | None = None
+
+    def caption(self, image: ImageRecord) -> Caption | Rejected:
+        """The first good answer about ``image``, kept or new, or why there is none after all attempts."""
+        session = self._started()
+        asked = _Asked(image.image_id)
+        try:
+            result = self._first_good(session, image, asked)
+        except UnreadableImage as error:
+            result = _rejected(image, error.reason, error.detail)
+        except RequestFailed as error:
+            result = _rejected(image, error.reason, error.detail, asked.answers + error.tries)
+        session.meter.image_done()
+        if asked.requests:
+            session.telemetry.write(asked)
+        return result
+
+    def rejected(self) -> Iterator[Rejected]:
+        return iter(())
+
+    def live(self) -> str:
+        """Requests in flight and the places for them, tokens a second."""
+        session = self._session
+        if session is None:
+            return ""
+        slots = session.client.slots
+        return ", ".join(filter(None, [f"{slots.in_flight} of {int(slots.limit)} in flight", session.meter.live()]))
+
+    def give_up(self) -> None:
+        self.stop(StageStopped(f"the run was ended; {CONTINUE}"))
+
+    def stop(self, error: PfcvrError) -> None:
+        """End every call of ``caption`` at work, and all to come, with ``error``."""
+        self._stopped = self._stopped or error
+        if self._session is not None:
+            self._session.client.stop(error)
+
+    def close(self) -> None:
+        """Cancel what is under way and close connections and files."""
+        if self._session is not None:
+            self._session.close()
+
+    def _first_good(self, session: "_Session", image: ImageRecord, asked: "_Asked") -> Caption | Rejected:
+        cut_off, reason, detail = False, "no_answer", ""
+        for attempt in itertools.count():
+            draw = drawing(self._prompt, attempt, self._config.seed, cut_off)
+            request = {"sha256": image.sha256, **self._depends_on, **draw.as_dict()}
+            reply = session.cache.get(request)
+            if reply is None:
+                if attempt >= self._config.attempts and not self._may_ask_again(asked):
+                    break
+                reply = self._ask(session, image, draw, asked)
+                session.cache.put(request, reply)
+                session.meter.answered(reply)
+            asked.answers += 1
+            verdict = self._judge(image, reply)
+            if isinstance(verdict, Judged):
+                return self._caption(image, reply, draw, verdict)
+            reason, detail = verdict.reason, verdict.detail
+            cut_off = cut_off or reply.finish_reason == "length"
+        return _rejected(image, reason, detail, asked.answers)
+
+    def _may_ask_again(self, asked: "_Asked") -> bool:
+        return self._options.retry is not None and len(asked.requests) < self._config.attempts
+
+    def _ask(self, session: "_Session", image: ImageRecord, draw: Drawing, asked: "_Asked") -> Reply:
+        if asked.prepared is None:
+            asked.prepared = prepare(self._content(session, image), self._config.image)
+        body = caption_body(self._model, self._prompt, draw, asked.prepared.jpeg)
+        answered = session.client.ask(body)
+        asked.requests.append({"seconds": round(answered.seconds, 4), "tries": answered.tries})
+        return answered.reply
+
+    def _content(self, session: "_Session", image: ImageRecord) -> bytes:
+        """The file's bytes, which are those that were imported: their hash is what the answer is kept under."""
+        path = path_inside(session.roots[image.source], image.path)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise UnreadableImage("missing_file", "there is no such file") from None
+        except OSError as error:
+            raise UnreadableImage("unreadable_file", f"the file cannot be read: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != image.sha256:
+            raise UnreadableImage("changed_file", "the file is not the one that was imported")
+        return content
+
+    def _judge(self, image: ImageRecord, reply: Reply) -> Judged | Refusal:
+        expected = vision_tokens(*fitted_size(image.width, image.height, self._config.image))
+        answer = Answer(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, expected)
+        return judge(answer, self._prompt)
+
+    def _caption(self, image: ImageRecord, reply: Reply, draw: Drawing, judged: Judged) -> Caption:
+        origin = CaptionOrigin(
+            captioner=self._servers.captioner,
+            model=self._model,
+            revision=reply.model,
+            prompt=self._prompt.label,
+            prompt_sha256=self._prompt.sha256,
+            sampling={**draw.sampling, "max_tokens": draw.max_tokens},
+            seed=draw.seed,
+            finish_reason=reply.finish_reason,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+        )
+        return Caption(
+            image_id=image.image_id,
+            texts=judged.texts,
+            part_texts=judged.part_texts,
+            attributes=judged.attributes,
+            origin=origin,
+        )
+
+    def _started(self) -> "_Session":
+        with self._starting:
+            if self._session is None and self._stopped is None:
+                try:
+                    self._session = self._start()
+                except PfcvrError as error:
+                    self._stopped = error
+            if self._session is None or self._stopped is not None:
+                raise self._stopped or StageStopped(f"nothing was started; {CONTINUE}")
+            return self._session
+
+    def _start(self) -> "_Session":
+        key = api_key()
+        urls = self._servers.base_urls()
+        for url in urls:
+            choose_model(url, key, self._model)
+        settings = ClientSettings(
+            base_urls=urls,
+            model=self._model,
+            concurrency=self._config.concurrency,
+            timeout=self._config.timeout,
+            patience=self._servers.patience,
+        )
+        probe = probe_body(self._model, self._prompt, drawing(self._prompt, 0, self._config.seed, False))
+        roots = {name: Path(source.root).resolve() for name, source in self._workspace.sources().items()}
+        meter = self._forecast()
+        telemetry = _Telemetry(self._workspace.folder("caption") / "telemetry.jsonl")
+        cache = RequestCache(self._workspace.root / CACHE)
+        return _Session(ChatClient(settings, probe, key), cache, meter, telemetry, roots)
+
+    def _forecast(self) -> Meter:
+        tell = (lambda text: None) if self._options.quiet else tell_on_stderr
+        folder = self._workspace.folder("caption")
+        done = kept_so_far(folder) + rejected_reasons(folder).total()
+        to_do = max(0, self._workspace.image_count() - done)
+        to_do = to_do if self._options.limit is None else min(to_do, self._options.limit)
+        sample = itertools.islice(self._workspace.images(), SAMPLED)
+        tell(estimate(to_do, self._prompt, sample, self._config.image).text())
+        return Meter(to_do, self._config.concurrency, tell)
+
+
+@dataclass
+class _Asked:
+    """What one row has cost so far: ``answers`` judged, kept ones included, and ``requests`` made."""
+
+    image_id: str
+    answers: int = 0
+    prepared: PreparedImage | None = None
+
+    def __post_init__(self) -> None:
+        self.requests: list[dict[str, float]] = []
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What is open from the first row to the last."""
+
+    client: ChatClient
+    cache: RequestCache
+    meter: Meter
+    telemetry: "_Telemetry"
+    roots: dict[str, Path]
+
+    def close(self) -> None:
+        self.client.close()
+        self.cache.close()
+        self.telemetry.close()
+
+
+class _Telemetry:
+    """Latency and attempts of each row that was asked about, beside the stage's own lines, which are never sealed."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, asked: _Asked) -> None:
+        row = {"event": "asked", "time": time.time(), "image_id": asked.image_id, "requests": asked.requests}
+        with self._lock:
+            self._file.write(json.dumps(row).encode() + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _rejected(image: ImageRecord, reason: str, detail: str, attempts: int = 1) -> Rejected:
+    return Rejected(stage="caption", subject=image.image_id, reason=reason, detail=detail, attempts=max(1, attempts))

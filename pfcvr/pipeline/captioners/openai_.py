@@ -1,0 +1,19 @@
+"""Captions from any server that speaks OpenAI's chat completions: ``vllm serve``, SGLang, llama.cpp, a paid service."""
+
+from pfcvr.config import CaptionConfig
+from pfcvr.errors import UsageError
+from pfcvr.pipeline.captioners.chat_captioner import ChatCaptioner, Servers
+from pfcvr.pipeline.captioners.endpoint import EXAMPLE, api_key, base_url, choose_model
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+
+class OpenAICaptioner(ChatCaptioner):
+    """Asks the server at ``config.base_url``, with the key in OPENAI_API_KEY if there is one."""
+
+    def __init__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> None:
+        if config.base_url is None:
+            raise UsageError(f"captioner 'openai' needs the server's address; give it with --base-url {EXAMPLE}")
+        url = base_url(config.base_url)
+        model = config.model or choose_model(url, api_key(), None)
+        super().__init__(workspace, config, options, Servers("openai", lambda: [url]), model)
