@@ -1,5 +1,7 @@
 """Settings of the data half: one model a stage, and ``build.toml``."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +11,23 @@ from pfcvr.config.base import Settings
 
 PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
 PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
-Captioner = Literal["template", "import", "openai"]
+Captioner = Literal["template", "import", "openai", "vllm"]
+
+
+def command_line(value: Any) -> Any:
+    """Options as a shell or a TOML table has them, as arguments: ``{max-num-seqs = 16, enforce-eager = true}``."""
+    if isinstance(value, str):
+        return tuple(shlex.split(value))
+    if not isinstance(value, dict):
+        return value
+    arguments: list[str] = []
+    for name, setting in value.items():
+        if setting is False:
+            continue
+        arguments.append(f"--{name}")
+        if setting is not True:
+            arguments.append(setting if isinstance(setting, str) else json.dumps(setting))
+    return tuple(arguments)
 
 
 class GridConfig(Settings):
@@ -70,6 +88,7 @@ class CaptionConfig(Settings):
     ``model`` None takes the one model that the endpoint at ``base_url`` serves. ``prompt`` is the name of a shipped
     prompt or the path of one. At most ``concurrency`` requests are in flight; each may take ``timeout`` seconds.
     An image gets up to ``attempts`` answers, each asked for with other sampling, until one is good.
+    For ``vllm``: the interpreter that has vLLM, how many servers, and options for them, as text or as a table.
     """
 
     captioner: Captioner = "template"
@@ -81,7 +100,15 @@ class CaptionConfig(Settings):
     timeout: float = Field(120.0, gt=0, le=3600)
     attempts: int = Field(3, ge=3, le=10)
     image: ImageInputConfig = ImageInputConfig()
+    python: Path | None = None
+    replicas: int = Field(1, ge=1, le=64)
+    server_args: tuple[str, ...] = ()
     seed: int = 0
+
+    @field_validator("server_args", mode="before")
+    @classmethod
+    def _arguments_from_text_or_table(cls, value: Any) -> Any:
+        return command_line(value)
 
 
 class PartsConfig(Settings):
@@ -89,6 +116,8 @@ class PartsConfig(Settings):
 
     Weights are a name on the Hub or a path. ``phrases`` is a TOML file (none: the shipped ``prompts/parts.toml``);
     ``threshold`` replaces the score that the file asks of a detection. ``batch`` images go through a model together.
+    For ``groundingdino``: the interpreter that has it, which of its configurations its weights were made with, and the
+    name or folder of its BERT.
     """
 
     detector: PartsDetector = "import"
@@ -101,6 +130,9 @@ class PartsConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     batch: int = Field(4, ge=1, le=256)
+    python: Path | None = None
+    detector_config: Literal["GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB"] = "GroundingDINO_SwinT_OGC"
+    text_encoder: str = Field("bert-base-uncased", min_length=1)
     grid: GridConfig = GridConfig()
 
     @field_validator("grid", mode="before")
