@@ -2,15 +2,14 @@
 
 import http.client
 import os
-import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pfcvr.errors import BackendError, StageStopped
@@ -41,6 +40,8 @@ DEFAULT_ARGUMENTS = (
     "--max-model-len", "8192",  # ours: a model's own may be 262,144, more memory than a card has
     "--max-num-seqs", "256",  # ours: the default differs between releases and cards, up to 1,024
     "--disable-uvicorn-access-log",
+    # A model that may put white space between the fields of its answer may put nothing else.
+    "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
 )  # fmt: skip
 
 
@@ -53,109 +54,101 @@ class ServerPlan:
     arguments: tuple[str, ...]
     log: Path
     devices: tuple[str, ...] | None = None
-    name: str = "server"
-
-
-@dataclass
-class _State:
-    process: ChildProcess
-    port: int
-    starts: int = 1
-    told: float = field(default_factory=time.monotonic)
+    name: str = "vLLM"
 
 
 class VllmServer:
-    """One server process. ``base_url`` is valid after ``start``; threads may call every method at once."""
+    """One server, on the same loopback port for as long as this object lives.
 
-    def __init__(self, plan: ServerPlan) -> None:
-        self._plan = plan
+    After ``start`` a thread watches it: a process that ends is started again, at most RESTARTS times; then, or when a
+    new one does not come up, ``failed`` is called with the StageStopped that tells why. Once ``ending`` is set nobody
+    waits or watches any more. Raises BackendError when the interpreter has no vLLM.
+    """
+
+    def __init__(self, plan: ServerPlan, failed: Callable[[StageStopped], None], ending: threading.Event) -> None:
+        self._plan, self._failed, self._ending = plan, failed, ending
         self._entry = entry_point(plan.python)
-        self._lock = threading.Lock()
-        self._given_up = threading.Event()
-        self._state: _State | None = None
+        self._port = free_port()
+        self._process: ChildProcess | None = None
+        self._watcher = threading.Thread(target=self._watch, name=plan.name, daemon=True)
+        self.base_url = f"http://{HOST}:{self._port}/v1"
 
-    @property
-    def base_url(self) -> str:
-        assert self._state is not None, "the server was not started"
-        return f"http://{HOST}:{self._state.port}/v1"
+    def launch(self) -> None:
+        """Start the process without waiting for it."""
+        plan = self._plan
+        own = ["--host", HOST, "--port", str(self._port)]
+        command = [plan.python, "-m", *self._entry, plan.model, *own, *DEFAULT_ARGUMENTS, *plan.arguments]
+        self._process = ChildProcess(command, plan.log, _environment(plan.devices))
 
-    @property
-    def starts(self) -> int:
-        """How often the server was started so far; a restart may change ``base_url``."""
-        return self._state.starts if self._state else 0
+    def wait_until_ready(self) -> None:
+        """Return once the server answers; from then on it is watched.
 
-    def start(self) -> None:
-        """Start the process and wait until it answers; raises BackendError with its last words when it does not."""
-        with self._lock:
-            if self._state is None:
-                self._launch(starts=1)
-                self._wait_until_ready()
-
-    def ensure_alive(self) -> bool:
-        """Restart the server if it has ended; whether it had. Raises StageStopped after RESTARTS restarts."""
-        with self._lock:
-            state = self._state
-            if state is None or self._given_up.is_set():
-                raise StageStopped(f"{self._plan.name}: stopped; run the same command to continue")
-            if state.process.ended() is None:
-                return False
-            why = self._last_words(state.process)
-            if state.starts > RESTARTS:
-                raise StageStopped(
-                    f"{self._plan.name}: ended {state.starts} times ({why}); look at {self._plan.log}, mend the cause "
-                    "and run the same command to continue"
-                )
-            self._say(f"ended ({why}), started again")
-            state.process.stop()
-            self._launch(state.starts + 1)
-            self._wait_until_ready()
-            return True
-
-    def give_up(self) -> None:
-        """Make every thread that waits for this server stop waiting."""
-        self._given_up.set()
+        Raises BackendError with its last words when it ends before, StageStopped when ``ending`` is set.
+        """
+        self._wait(self._launched())
+        self._watcher.start()
 
     def stop(self) -> None:
-        """End the server; the process is gone when this returns."""
-        self._given_up.set()
-        with self._lock:
-            if self._state is not None:
-                self._state.process.stop()
+        """End the server, after ``ending`` was set; the process is gone when this returns."""
+        if self._watcher.is_alive():
+            self._watcher.join()
+        if self._process is not None:
+            self._process.stop()
 
-    def _launch(self, starts: int) -> None:
-        plan, port = self._plan, free_port()
-        own = ["--host", HOST, "--port", str(port)]
-        command = [plan.python, "-m", *self._entry, plan.model, *own, *DEFAULT_ARGUMENTS, *plan.arguments]
-        self._state = _State(ChildProcess(command, plan.log, _environment(plan.devices)), port, starts)
+    def _launched(self) -> ChildProcess:
+        assert self._process is not None, "launch comes first"
+        return self._process
 
-    def _wait_until_ready(self) -> None:
-        state = self._state
-        assert state is not None
-        began = time.monotonic()
-        while not is_healthy(state.port):
-            waited = time.monotonic() - began
-            if state.process.ended() is not None:
-                why = self._last_words(state.process)
-                raise self._cannot_start(f"ended before it was ready ({why})")
-            if waited > SECONDS_TO_START:
+    def _watch(self) -> None:
+        restarts = 0
+        while not self._ending.wait(SECONDS_BETWEEN_LOOKS):
+            process = self._launched()
+            if process.ended() is None:
+                continue
+            why = self._last_words(process)
+            if restarts == RESTARTS:
+                self._failed(self._stopped(f"ended {restarts + 1} times, the last time with {why}"))
+                return
+            restarts += 1
+            self._say(f"ended with {why}; start {restarts + 1} of at most {RESTARTS + 1}")
+            process.stop()
+            self.launch()
+            try:
+                self._wait(self._launched())
+            except BackendError as error:
+                self._failed(StageStopped(str(error)))
+                return
+            except StageStopped:
+                return
+
+    def _wait(self, process: ChildProcess) -> None:
+        began = told = time.monotonic()
+        while not is_healthy(self._port):
+            now = time.monotonic()
+            if process.ended() is not None:
+                raise self._cannot_start(f"ended before it was ready, with {self._last_words(process)}")
+            if now - began > SECONDS_TO_START:
                 raise self._cannot_start(f"is not ready after {SECONDS_TO_START:.0f} s")
-            if time.monotonic() - state.told > SECONDS_BETWEEN_LINES:
-                state.told = time.monotonic()
-                self._say(f"loading {self._plan.model}, {waited:.0f} s so far")
-            if self._given_up.wait(SECONDS_BETWEEN_LOOKS):
-                raise StageStopped(f"{self._plan.name}: stopped while loading; run the same command to continue")
+            if now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                self._say(f"loading {self._plan.model}, {now - began:.0f} s so far")
+            if self._ending.wait(SECONDS_BETWEEN_LOOKS):
+                raise self._stopped("was stopped while it loaded")
 
     def _cannot_start(self, what: str) -> BackendError:
         return BackendError(
-            f"{self._plan.name}: {what}; look at {self._plan.log}, correct --model or --server-args and run the same "
+            f"{self._plan.name} {what}; look at {self._plan.log}, correct --model or --server-args and run the same "
             "command again"
         )
 
+    def _stopped(self, what: str) -> StageStopped:
+        return StageStopped(f"{self._plan.name} {what}; look at {self._plan.log} and run the same command to continue")
+
     def _last_words(self, process: ChildProcess) -> str:
         code = process.ended()
-        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         words = last_error(self._plan.log)
-        return f"{how}: {words}" if words else how
+        return f"{how} ({words})" if words else how
 
     def _say(self, text: str) -> None:
         print(f"{self._plan.name}: {text}", file=sys.stderr, flush=True)
@@ -227,11 +220,6 @@ def visible_devices() -> list[str]:
         return []
     query = [program, "--query-gpu=index", "--format=csv,noheader"]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-
-
-def split_arguments(text: str) -> tuple[str, ...]:
-    """Server options as one would type them in a shell."""
-    return tuple(shlex.split(text))
 
 
 def _environment(devices: tuple[str, ...] | None) -> Mapping[str, str]:

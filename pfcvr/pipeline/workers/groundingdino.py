@@ -47,8 +47,8 @@ class _GroundingDino:
     """The model with its prompt."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._model = _load_model(settings)
-        self._device = settings["device"]
+        self._device = _device(settings["device"])
+        self._model = _load_model(settings).to(self._device)
         self._threshold = settings["threshold"]
         self._prompts = _prompts(settings["phrases"], self._model.tokenizer)
 
@@ -84,7 +84,7 @@ def _load_model(settings: dict[str, Any]) -> Any:
     if name not in CONFIGURATIONS:
         raise WorkerError("settings", f"unknown configuration '{name}'; choose one of: {', '.join(CONFIGURATIONS)}")
     config = SLConfig.fromfile(str(Path(groundingdino.config.__file__).with_name(CONFIGURATIONS[name])))
-    config.device = settings["device"]
+    config.device = "cpu"
     config.text_encoder_type = settings["text_encoder"]
     weights = clean_state_dict(_read_weights(Path(settings["checkpoint"])))
     try:
@@ -94,7 +94,15 @@ def _load_model(settings: dict[str, Any]) -> Any:
             "weights", f"{settings['text_encoder']}: no BERT for groundingdino there ({_first_line(error)})"
         ) from None
     _load_weights(model, weights, f"{settings['checkpoint']}: not the weights of {name}")
-    return model.eval().to(settings["device"])
+    return model.eval()
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise WorkerError("missing", "no CUDA device for groundingdino here; use --device cpu, or a machine with a GPU")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
