@@ -16,6 +16,7 @@ import typer
 from pfcvr.cli_data import app as data_app
 from pfcvr.cli_data_reading import app as data_reading_app
 from pfcvr.cli_model import app as model_app
+from pfcvr.cli_study import app as study_app
 from pfcvr.errors import PfcvrError
 from pfcvr.files import DISK_FULL
 
@@ -26,6 +27,7 @@ TEMPORARY_FULL = (
 )
 
 data_app.add_typer(data_reading_app)
+model_app.add_typer(study_app)
 
 
 def data_main() -> None:

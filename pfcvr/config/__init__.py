@@ -44,16 +44,19 @@ from pfcvr.config.model import (
     TowerSizes,
     TrainConfig,
 )
+from pfcvr.config.studies import AblateConfig, CompareConfig
 from pfcvr.config.variants import SWITCHES, Switch, Variant, variant_values
 
 __all__ = [
     "METHODS",
+    "AblateConfig",
     "AugmentConfig",
     "BuildConfig",
     "CaptionConfig",
     "Captioner",
     "CheckConfig",
     "ComputeSettings",
+    "CompareConfig",
     "DeviceSettings",
     "EvalConfig",
     "ExportConfig",

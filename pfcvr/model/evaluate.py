@@ -20,7 +20,7 @@ from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
 from pfcvr.model.panel import PanelRow, hits_of, render_panel
-from pfcvr.model.query_results import write_query_results
+from pfcvr.model.query_results import query_results_path, write_query_results
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
 
@@ -73,7 +73,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     }
     if families is not None:
         result["family"] = family_metrics(encoded, families, _cameras(rows))
-    write_query_results(folder.root / f"queries-{config.split}.jsonl", rows, by_query)
+    write_query_results(query_results_path(folder.root, config.split), rows, by_query)
     write_json(folder.root / f"eval-{config.split}.json", result)
     if config.figures is not None:
         _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))

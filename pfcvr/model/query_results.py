@@ -5,11 +5,56 @@ many images of its vehicle the gallery holds), ``first_hit_rank`` (1-based), ``a
 ``inverse_negative_penalty`` as fractions; the last three are null where nothing is relevant.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from pfcvr.files import atomic_write, canonical_json
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcvr.errors import CheckpointError
+from pfcvr.files import atomic_write, canonical_json, sha256_json
 from pfcvr.model.data import Rows
-from pfcvr.model.metrics import QueryMetrics
+from pfcvr.model.metrics import RANKS, QueryMetrics
+
+REACHED = ("rank1", "rank5", "rank10", "mAP", "mINP")
+
+
+@dataclass(frozen=True)
+class QueryResults:
+    """The queries that have something relevant to find: their vehicles, and ``values`` [Q, 5] of REACHED in percent.
+
+    ``fingerprint`` is the hash of the whole list of queries: images, vehicles, captions, and how much is relevant.
+    """
+
+    vehicle_ids: tuple[str, ...]
+    values: NDArray[np.float64]
+    fingerprint: str
+
+
+def query_results_path(run: Path, split: str) -> Path:
+    """Where the results of ``split`` lie in the folder of a run."""
+    return run / f"queries-{split}.jsonl"
+
+
+def read_query_results(path: Path) -> QueryResults:
+    """Read what ``write_query_results`` wrote; raises CheckpointError when it is damaged."""
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        asked = [[record[name] for name in ("image_id", "vehicle_id", "caption", "relevant")] for record in records]
+        found = [record for record in records if record["relevant"]]
+        values = [
+            [
+                *(float(record["first_hit_rank"] <= rank) for rank in RANKS),
+                record["average_precision"],
+                record["inverse_negative_penalty"],
+            ]
+            for record in found
+        ]
+        vehicles = tuple(str(record["vehicle_id"]) for record in found)
+        return QueryResults(vehicles, 100 * np.array(values, dtype=np.float64), sha256_json(asked))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); run pfcvr eval again") from None
 
 
 def write_query_results(path: Path, rows: Rows, measured: QueryMetrics) -> None:

@@ -1,0 +1,46 @@
+"""The commands of ``pfcvr`` that work on several runs: ablation tables and comparisons."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcvr import config as settings
+from pfcvr.cli_model import DataSet, Device, Workers
+from pfcvr.cli_output import DebugFlag, JsonFlag, emit, new_app
+
+app = new_app("Ablation tables and comparisons.")
+
+
+@app.command()
+def ablate(
+    data: DataSet,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and tables; an unfinished table there is continued.")],
+    table: Annotated[
+        str, typer.Option(help="5, 6, 7 or 8 as in the paper; extended: our switches; methods: baselines.")
+    ],
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "tiny",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key in all rows; repeatable.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="paper, official or extended.")] = None,
+    protocol: Annotated[str, typer.Option(help="clean or published, as for train.")] = "clean",
+    seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Every row is trained once a seed.")] = "1,2,3",
+    split: Annotated[str, typer.Option(help="What the rows are measured on.")] = "test",
+    device: Device = "auto",
+    workers: Workers = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; by default all cores.")] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Train and measure every row of an ablation table; writes table-N.md, .csv, .json and .png.
+
+    Example: pfcvr ablate --data dataset --out ablation --table 5 --recipe t2i-veri --seeds 1,2,3
+    """
+    from pfcvr.model import ablation
+
+    values = {"data": data, "out": out, "table": table, "recipe": recipe, "overrides": tuple(overrides or ())}
+    values |= {"variant": variant, "protocol": protocol, "seeds": seeds, "split": split, "threads": threads}
+    values |= {"device": device, "workers": workers}
+    report = ablation.ablate(settings.parse(settings.AblateConfig, values, "pfcvr ablate"))
+    emit(report.as_dict(), report.text(), as_json)

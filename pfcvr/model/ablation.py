@@ -1,0 +1,144 @@
+"""``pfcvr ablate``: all trainings of an ablation table, each evaluated, with mean and deviation over the seeds.
+
+``OUT/runs/NAME/seed-N`` holds one run; NAME says what the row changes in the recipe, so rows that tables share are
+trained once. Run the same command again and it continues, in mid-row too; a finished row is not trained again. The
+table is written anew after every row: ``table-NAME.md``, ``.csv``, ``.json`` and ``.png``.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import AblateConfig, EvalConfig, Recipe, TrainConfig
+from pfcvr.errors import DataError
+from pfcvr.files import atomic_write, write_json
+from pfcvr.model.ablation_report import AblationReport
+from pfcvr.model.ablation_tables import AblationRow, ablation_table
+from pfcvr.model.data import open_data
+from pfcvr.model.evaluate import NAMES, evaluate
+from pfcvr.model.published import published_ablation
+from pfcvr.model.query_results import query_results_path
+from pfcvr.model.recipes import flat_keys, load_recipe
+from pfcvr.model.seeds import seed_folder
+from pfcvr.model.statistics import mean_and_deviation
+from pfcvr.model.train import train
+
+
+def ablate(config: AblateConfig, quiet: bool = False, say: Callable[[str], None] | None = None) -> AblationReport:
+    """Train and evaluate every row of ``config.table`` from every seed, from wherever an earlier call stopped.
+
+    Raises:
+        UsageError: the recipe has nothing to take away for this table.
+        DataError: the data set cannot be trained or evaluated on.
+        SealedError: ``config.out`` holds rows of another recipe or data set.
+    """
+    study = _Study(config, quiet, say or _print_to_stderr)
+    return study.run()
+
+
+class _Study:
+    def __init__(self, config: AblateConfig, quiet: bool, say: Callable[[str], None]) -> None:
+        self.config, self.quiet, self.say = config, quiet, say
+        recipe = load_recipe(config.recipe, config.overrides, config.variant)
+        self.table = ablation_table(config.table, recipe)
+        self.recipes = [self._recipe(row) for row in self.table.rows]
+        data = open_data(config.data)
+        if not any(data.split(config.split).captions):
+            raise DataError(f"{config.data}: no image of split '{config.split}' has a caption to search with")
+        self.fingerprint = data.fingerprint
+        self.facts: dict[str, Any] = {
+            "data": config.data,
+            "recipe": config.recipe,
+            "variant": recipe.variant,
+            "protocol": config.protocol,
+            "split": config.split,
+            "seeds": list(config.seeds),
+        }
+
+    def run(self) -> AblationReport:
+        result = AblationReport(self.table, self.facts, [], published_ablation(self.table.name))
+        for number, (row, recipe) in enumerate(zip(self.table.rows, self.recipes, strict=True), start=1):
+            folder = self.config.out / "runs" / self._run_name(recipe)
+            evaluations = []
+            for seed in self.config.seeds:
+                self.say(f"table {self.table.name}, row {number} of {len(self.table.rows)}, seed {seed}: {row.label}")
+                evaluations.append(self._measure(row, seed_folder(folder, seed), seed))
+            self.facts["chance"] = evaluations[0]["chance"]
+            self.facts["queries"], self.facts["gallery"] = evaluations[0]["queries"], evaluations[0]["gallery"]
+            result.rows.append(_summary(row, folder.relative_to(self.config.out), evaluations))
+            _write(result, self.config.out)
+        return result
+
+    def _recipe(self, row: AblationRow) -> Recipe:
+        overrides = (*self.config.overrides, *row.overrides)
+        return load_recipe(self.config.recipe, overrides, row.variant or self.config.variant, row.method)
+
+    def _run_name(self, recipe: Recipe) -> str:
+        """Method, variant, and the keys that differ from the recipe as the user gave it."""
+        method = None if recipe.method == "pfcvr" else recipe.method
+        plain = load_recipe(self.config.recipe, self.config.overrides, recipe.variant, method)
+        before, now = (flat_keys(settings.model_dump(mode="json")) for settings in (plain, recipe))
+        changed = [f"{key.split('.')[-1]}={_word(now[key])}" for key in sorted(now) if now[key] != before[key]]
+        return ",".join([f"{recipe.method}-{recipe.variant}", *changed])
+
+    def _measure(self, row: AblationRow, run: Path, seed: int) -> dict[str, Any]:
+        """The evaluation of a row's run, trained and evaluated as far as that is not done yet."""
+        config = self.config
+        train(
+            TrainConfig(
+                data=config.data,
+                out=run,
+                recipe=config.recipe,
+                overrides=(*config.overrides, *row.overrides),
+                method=row.method,
+                variant=row.variant or config.variant,
+                protocol=config.protocol,
+                seed=seed,
+                threads=config.threads,
+                device=config.device,
+                workers=config.workers,
+            ),
+            self.quiet,
+            self.say,
+        )
+        return self._evaluated(run) or evaluate(
+            EvalConfig(run=run, data=config.data, split=config.split, device=config.device, workers=config.workers),
+            self.quiet,
+        )
+
+    def _evaluated(self, run: Path) -> dict[str, Any] | None:
+        """An earlier evaluation of the finished ``run`` on the same images, if there is one."""
+        path = run / f"eval-{self.config.split}.json"
+        if not path.is_file() or not query_results_path(run, self.config.split).is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found if found.get("data_fingerprint") == self.fingerprint else None
+
+
+def _summary(row: AblationRow, folder: Path, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics = {}
+    for name in NAMES:
+        values = [found["metrics"][name] for found in evaluations]
+        mean, deviation = mean_and_deviation(values)
+        metrics[name] = {"mean": mean, "deviation": deviation, "values": values}
+    return {"key": row.key, "label": row.label, "runs": str(folder), "metrics": metrics}
+
+
+def _write(report: AblationReport, out: Path) -> None:
+    """The table in all its forms, with the rows that are finished so far."""
+    base = out / f"table-{report.table.name}"
+    write_json(base.with_suffix(".json"), report.as_dict())
+    for suffix, text in ((".md", report.text() + "\n"), (".csv", report.csv())):
+        with atomic_write(base.with_suffix(suffix)) as file:
+            file.write(text.encode())
+    report.draw(base.with_suffix(".png"))
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _print_to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

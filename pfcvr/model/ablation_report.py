@@ -1,0 +1,125 @@
+"""An ablation table as Markdown, CSV and a picture: ours with deviation, the published figures beside, chance below."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pfcvr.model.ablation_tables import AblationTable
+from pfcvr.model.published import CAVEAT, METRICS, PublishedTable
+from pfcvr.model.text_table import markdown_table, measured
+
+TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP"}
+
+
+@dataclass(frozen=True)
+class AblationReport:
+    """The rows of ``table`` that are finished.
+
+    ``facts`` says what they were measured on; each of ``rows`` has ``key``, ``label``, ``runs`` and ``metrics``, which
+    holds mean, deviation and the values of the seeds in percent.
+    """
+
+    table: AblationTable
+    facts: dict[str, Any]
+    rows: list[dict[str, Any]]
+    published: PublishedTable | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"table": self.table.name, "title": self.table.title, **self.facts, "rows": self.rows}
+
+    def text(self) -> str:
+        """Markdown, with what it was measured on above and what to know about the published figures below."""
+        titles = [self.table.title, *TITLES.values()]
+        if self.published is not None:
+            titles += [f"published {title}" for title in TITLES.values()]
+        cells = [[row["label"], *_ours(row), *self._theirs(row)] for row in self.rows]
+        chance = self.facts["chance"]
+        cells.append(["chance", f"{chance['rank1']:.1f}", "", "", f"{chance['mAP']:.1f}", *[""] * (len(titles) - 5)])
+        return "\n".join([self._head(), "", markdown_table(titles, cells), "", *self._notes()])
+
+    def csv(self) -> str:
+        """One line a row: key, label, then mean, deviation and published figure of each metric in percent."""
+        import pandas
+
+        records = []
+        for row in self.rows:
+            record = {"key": row["key"], "label": row["label"]}
+            for name, found in row["metrics"].items():
+                record |= {name: found["mean"], f"{name}_deviation": found["deviation"]}
+            if self.published is not None:
+                record |= {f"published_{name}": value for name, value in self.published.rows[row["key"]].items()}
+            records.append(record)
+        text: str = pandas.DataFrame(records).to_csv(index=False)
+        return text
+
+    def draw(self, path: Path) -> None:
+        """Rank-1 and mAP as a picture: points with deviations, published figures as open circles, chance dotted."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        sweep = self.table.axis is not None
+        size = (11, 4.4) if sweep else (11, 1.9 + 0.45 * len(self.rows))
+        figure, panels = pyplot.subplots(1, 2, figsize=size, layout="constrained", sharey=not sweep)
+        for axes, name in zip(panels, ("rank1", "mAP"), strict=True):
+            (self._draw_sweep if sweep else self._draw_rows)(axes, name)
+            axes.grid(alpha=0.3)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+        figure.suptitle(self._head().replace(". ", "\n", 1), fontsize=9)
+        figure.savefig(path, dpi=120)
+        pyplot.close(figure)
+
+    def _draw_sweep(self, axes: Any, name: str) -> None:
+        places = [float(row["key"]) for row in self.rows]
+        axes.errorbar(places, *self._points(name), fmt="o-", capsize=3, label="ours")
+        if self.published is not None:
+            theirs = [self.published.rows[row["key"]][name] for row in self.rows]
+            axes.plot(places, theirs, "o--", mfc="none", color="tab:grey", label=self._published_on())
+        axes.axhline(self.facts["chance"][name], color="tab:red", ls=":", lw=1, label="chance")
+        axes.set(xlabel=self.table.axis, ylabel=f"{TITLES[name]}, percent", ylim=(0, None))
+
+    def _draw_rows(self, axes: Any, name: str) -> None:
+        places = range(len(self.rows))
+        means, spread = self._points(name)
+        axes.errorbar(means, places, xerr=spread, fmt="o", capsize=3, label="ours")
+        if self.published is not None:
+            theirs = [self.published.rows[row["key"]][name] for row in self.rows]
+            axes.plot(theirs, places, "o", mfc="none", color="tab:grey", label=self._published_on())
+        axes.axvline(self.facts["chance"][name], color="tab:red", ls=":", lw=1, label="chance")
+        axes.set(xlabel=f"{TITLES[name]}, percent", xlim=(0, None), ylim=(len(self.rows) - 0.5, -0.5))
+        axes.set_yticks(places, [row["label"] for row in self.rows])
+
+    def _points(self, name: str) -> tuple[list[float], list[float]]:
+        found = [row["metrics"][name] for row in self.rows]
+        return [one["mean"] for one in found], [one["deviation"] or 0.0 for one in found]
+
+    def _theirs(self, row: dict[str, Any]) -> list[str]:
+        return [] if self.published is None else [f"{self.published.rows[row['key']][name]:.1f}" for name in METRICS]
+
+    def _published_on(self) -> str:
+        return "" if self.published is None else f"published on {self.published.title.rpartition(', ')[2]}"
+
+    def _head(self) -> str:
+        facts = self.facts
+        seeds = ", ".join(str(seed) for seed in facts["seeds"])
+        return (
+            f"Table {self.table.name}: {self.table.title}. {Path(facts['data']).name} ({facts['split']}: "
+            f"{facts['queries']:,} queries, {facts['gallery']:,} images), recipe {Path(facts['recipe']).name}, "
+            f"variant {facts['variant']}, protocol {facts['protocol']}, seeds {seeds}"
+        )
+
+    def _notes(self) -> list[str]:
+        many = len(self.facts["seeds"]) > 1
+        notes = [
+            f"Percent; {'mean ± deviation over the seeds' if many else 'one seed: small differences mean nothing'}."
+        ]
+        if self.published is not None:
+            notes.append(f"Published figures: {self.published.title}, arXiv 2605.06012. {CAVEAT}")
+        return notes
+
+
+def _ours(row: dict[str, Any]) -> list[str]:
+    return [measured(row["metrics"][name]["mean"], row["metrics"][name]["deviation"]) for name in METRICS]

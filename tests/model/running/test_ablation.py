@@ -1,0 +1,209 @@
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pfcvr.cli import model_app, run
+from pfcvr.config import AblateConfig
+from pfcvr.errors import DataError, SealedError, UsageError
+from pfcvr.model import ablation
+from pfcvr.model.ablation import ablate
+from pfcvr.model.ablation_tables import TABLES, ablation_table
+from pfcvr.model.published import published_ablation
+from pfcvr.model.recipes import flat_keys, load_recipe
+from pfcvr.model.run_folder import RunFolder
+
+SHORT = ("schedule.length=3", "schedule.warmup=1", "schedule.evaluate_every=3")
+
+
+@pytest.fixture
+def config(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> AblateConfig:
+    overrides = (*small_model, *SHORT)
+    values: dict[str, Any] = {"data": str(painted), "out": tmp_path / "study", "overrides": overrides, "workers": 0}
+    return AblateConfig(**values, threads=1, table="5", seeds=(1, 2))
+
+
+def recipes_of(name: str) -> list[dict[str, Any]]:
+    """The resolved recipes of the rows of a table of ``t2i-veri``."""
+    rows = ablation_table(name, load_recipe("t2i-veri")).rows
+    loaded = [load_recipe("t2i-veri", row.overrides, row.variant, row.method) for row in rows]
+    return [flat_keys(recipe.model_dump(mode="json")) for recipe in loaded]
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    return {key: after[key] for key in after if after[key] != before[key]}
+
+
+def test_the_rows_of_table_5_add_one_thing_after_another_up_to_the_recipe() -> None:
+    baseline, plfa, bmria, copies = recipes_of("5")
+    weights = {key.removeprefix("model.losses."): value for key, value in baseline.items() if ".losses." in key}
+    assert {name for name, weight in weights.items() if weight} == {"sdm", "id", "mlm"}
+    assert changes(baseline, plfa) == {"model.losses.part_itc": 0.2}
+    assert changes(plfa, bmria) == {"model.losses.mim": 0.5}
+    assert changes(bmria, copies) == {"augment.expand": True}
+    assert copies == flat_keys(load_recipe("t2i-veri").model_dump(mode="json"))
+
+
+def test_the_rows_of_the_other_tables_change_what_the_table_is_about() -> None:
+    whole = flat_keys(load_recipe("t2i-veri").model_dump(mode="json"))
+    part_mlm, plfa = recipes_of("6")
+    assert changes(whole, part_mlm) == {"model.losses.part_itc": 0.0, "model.losses.part_mlm": 0.2}
+    assert plfa == whole
+    ratios = [changes(whole, row).get("model.patch_mask_ratio", 0.25) for row in recipes_of("7")]
+    assert ratios == [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55]
+    weights = [changes(whole, row).get("model.losses.part_itc", 0.2) for row in recipes_of("8")]
+    assert weights == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert all(len(changes(whole, row)) <= 1 for row in [*recipes_of("7"), *recipes_of("8")])
+
+
+def test_each_improvement_of_ours_has_a_row_of_its_own() -> None:
+    none, *each, everything = recipes_of("extended")
+    assert len(each) >= 3
+    own = [changes(none, row) for row in each]
+    assert all(len(change) == 1 for change in own)
+    assert changes(none, everything) == {key: value for change in own for key, value in change.items()}
+    extended = flat_keys(load_recipe("t2i-veri", variant="extended").model_dump(mode="json"))
+    assert changes(everything, extended) == {"variant": "extended"}
+
+
+def test_the_table_of_methods_goes_from_clip_over_irra_to_ours() -> None:
+    clip, baseline, *_, ours = recipes_of("methods")
+    assert {key for key, value in clip.items() if ".losses." in key and value} == {"model.losses.itc"}
+    assert (clip["method"], baseline["method"], ours["variant"]) == ("clip", "pfcvr", "extended")
+
+
+def test_every_row_that_was_published_has_its_figures() -> None:
+    for name in "5678":
+        published = published_ablation(name)
+        assert published is not None
+        assert {row.key for row in ablation_table(name, load_recipe("t2i-veri")).rows} == set(published.rows)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("5", r"table 5 takes model.losses.mlm away, which the recipe weighs 0 already, .*--set model.losses.mlm=0.1"),
+        ("7", r"table 7 takes model.losses.mim away"),
+    ],
+)
+def test_a_recipe_that_has_nothing_to_take_away_is_refused(table: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        ablation_table(table, load_recipe("tiny"))
+
+
+def test_a_recipe_without_copies_is_refused_for_table_5() -> None:
+    with pytest.raises(UsageError, match="takes the copies of the images away.*--set augment.expand=true"):
+        ablation_table("5", load_recipe("t2i-verw"))
+
+
+@pytest.mark.timeout(240)
+def test_a_table_is_trained_measured_and_written_in_all_forms(config: AblateConfig) -> None:
+    said: list[str] = []
+    report = ablate(config, quiet=True, say=said.append)
+    assert [row["key"] for row in report.rows] == ["baseline", "plfa", "bmria", "augmentation"]
+    assert "table 5, row 2 of 4, seed 2: + PLFA" in said
+    written = json.loads((config.out / "table-5.json").read_text())
+    assert written == json.loads(json.dumps(report.as_dict()))
+
+    row = written["rows"][1]
+    runs = [config.out / row["runs"] / f"seed-{seed}" for seed in (1, 2)]
+    reached = [json.loads((path / "eval-test.json").read_text())["metrics"]["rank1"] for path in runs]
+    assert row["metrics"]["rank1"]["mean"] == pytest.approx(mean(reached))
+    assert row["metrics"]["rank1"]["deviation"] == pytest.approx(stdev(reached))
+    assert not RunFolder(runs[0]).read_recipe().augment.expand
+
+    text = (config.out / "table-5.md").read_text()
+    assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in text
+    assert "published Rank-1" in text
+    assert "26.6 " in text
+    assert "Table V, T2I-VeRI" in text
+    assert "chance" in text
+    assert "Average precision is not defined alike" in text
+    records = list(csv.DictReader(io.StringIO((config.out / "table-5.csv").read_text())))
+    assert float(records[1]["rank1"]) == pytest.approx(mean(reached))
+    assert float(records[3]["published_rank1"]) == 29.2
+    with Image.open(config.out / "table-5.png") as picture:
+        assert picture.width > 800
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Path]:
+    """Folders for which ``ablation``'s function ``name`` was called."""
+    called: list[Path] = []
+    honest = getattr(ablation, name)
+
+    def spy(config: Any, *others: Any) -> Any:
+        called.append(getattr(config, "out", None) or config.run)
+        return honest(config, *others)
+
+    monkeypatch.setattr(ablation, name, spy)
+    return called
+
+
+@pytest.mark.timeout(240)
+def test_a_stopped_table_goes_on_and_rows_that_tables_share_are_trained_once(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"table": "6", "seeds": (1,)})
+
+    def stop_at_plfa(sentence: str) -> None:
+        if sentence.endswith(": PLFA"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate(config, quiet=True, say=stop_at_plfa)
+    assert [row["key"] for row in json.loads((config.out / "table-6.json").read_text())["rows"]] == ["part_mlm"]
+
+    measured = counting(monkeypatch, "evaluate")
+    finished = ablate(config, quiet=True)
+    assert [path.parent.name for path in measured] == ["pfcvr-paper"]
+    weights = config.out / "runs" / "pfcvr-paper" / "seed-1" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    table_5 = ablate(config.model_copy(update={"table": "5"}), quiet=True)
+    assert table_5.rows[-1]["runs"] == finished.rows[-1]["runs"]
+    assert table_5.rows[-1]["metrics"] == finished.rows[-1]["metrics"]
+    assert weights.stat().st_mtime_ns == before
+    assert len(measured) == 1 + 3
+
+
+def test_a_folder_with_rows_of_another_recipe_is_refused(config: AblateConfig) -> None:
+    config = config.model_copy(update={"table": "6", "seeds": (1,)})
+    ablate(config, quiet=True)
+    other = config.model_copy(update={"overrides": (*config.overrides, "optimizer.lr=1e-4")})
+    with pytest.raises(SealedError, match=r"made from something else: optimizer.lr \(0.001 before, 0.0001 now\)"):
+        ablate(other, quiet=True)
+
+
+def test_a_split_without_captions_is_refused_before_anything_is_trained(
+    config: AblateConfig, make_data: Callable[..., Path], rows_of: Callable[..., list]
+) -> None:
+    bare = [{**row, "captions": []} for row in rows_of(range(6, 8))]
+    data = make_data(train=rows_of(range(4)), val=rows_of(range(4, 6)), test=bare)
+    with pytest.raises(DataError, match="no image of split 'test' has a caption to search with"):
+        ablate(config.model_copy(update={"data": str(data)}), quiet=True)
+    assert not config.out.exists()
+
+
+@pytest.mark.timeout(240)
+def test_the_command_sweeps_the_weight_of_the_part_contrast(
+    config: AblateConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [word for override in config.overrides for word in ("--set", override)]
+    arguments = ["--data", config.data, "--out", str(config.out), "--table", "8", "--seeds", "4", "--threads", "1"]
+    assert run(model_app, "pfcvr", ["ablate", *arguments, "--workers", "0", "--json", *overrides]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert [row["key"] for row in answer["rows"]] == [str(weight / 10) for weight in range(1, 11)]
+    assert answer["rows"][0]["metrics"]["rank1"]["deviation"] is None
+    assert "one seed" in (config.out / "table-8.md").read_text()
+    with Image.open(config.out / "table-8.png") as picture:
+        assert picture.width > 800
+
+
+def test_every_table_can_be_asked_for() -> None:
+    for name in TABLES:
+        assert AblateConfig(data="d", out=Path("o"), table=name).seeds == (1, 2, 3)
