@@ -1,8 +1,8 @@
 """Every loss against a slow float64 reference written from its equation, and at the edges of its domain."""
 
-import math
 from collections.abc import Callable
 
+import plain_losses
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from pfcvr.model.losses import (
     mim_loss,
     mlm_loss,
     part_across_loss,
+    part_bce_loss,
     part_contrastive_loss,
     sdm_loss,
 )
@@ -20,73 +21,6 @@ from pfcvr.model.losses import (
 IMAGES = torch.tensor([[1, 0, 0], [0, 2, 0], [1, 1, 1], [0, 0, 3]], dtype=torch.float64)
 TEXTS = torch.tensor([[2, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 2]], dtype=torch.float64)
 IDENTITIES = torch.tensor([5, 9, 5, 7])
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
-
-
-def log_softmax_at(scores: list[Tensor], index: int) -> Tensor:
-    return scores[index] - torch.stack([score.exp() for score in scores]).sum().log()
-
-
-def slow_sdm(images: Tensor, texts: Tensor, identities: Tensor, temperature: float) -> Tensor:
-    size, total = len(images), torch.zeros((), dtype=images.dtype)
-    for queries, gallery in ((images, texts), (texts, images)):
-        for i in range(size):
-            scores = [cosine(queries[i], gallery[j]) / temperature for j in range(size)]
-            matches = sum(int(identities[i] == identities[k]) for k in range(size))
-            for j in range(size):
-                log_p = log_softmax_at(scores, j)
-                q = int(identities[i] == identities[j]) / matches
-                total = total + log_p.exp() * (log_p - math.log(q + 1e-8)) / size
-    return total
-
-
-def slow_info_nce(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
-    size, total = len(images), torch.zeros((), dtype=images.dtype)
-    for queries, gallery in ((images, texts), (texts, images)):
-        for i in range(size):
-            scores = [cosine(queries[i], gallery[j]) / temperature for j in range(size)]
-            total = total - log_softmax_at(scores, i) / (2 * size)
-    return total
-
-
-def slow_contrast(visual: Tensor, queries: Tensor, negatives: Callable[[int], list[int]], tau: float) -> Tensor:
-    """Equation 9 over a list of items; ``negatives`` names the items that one item is contrasted with."""
-    total = torch.zeros((), dtype=visual.dtype)
-    for left, right in ((visual, queries), (queries, visual)):
-        for n in range(len(visual)):
-            others = [n, *negatives(n)]
-            total = total - log_softmax_at([cosine(left[n], right[m]) / tau for m in others], 0)
-    return total / (2 * len(visual))
-
-
-def slow_part_contrast(visual: Tensor, queries: Tensor, present: Tensor, tau: float) -> Tensor:
-    images = [b for b in range(len(visual)) if present[b].any()]
-    losses = []
-    for b in images:
-        here = [n for n in range(present.shape[1]) if present[b, n]]
-        v, q = visual[b, here], queries[b, here]
-        losses.append(slow_contrast(v, q, lambda n, here=here: [m for m in range(len(here)) if m != n], tau))
-    return torch.stack(losses).mean()
-
-
-def slow_part_across(visual: Tensor, queries: Tensor, present: Tensor, identities: Tensor, tau: float) -> Tensor:
-    losses = []
-    for n in range(present.shape[1]):
-        here = [b for b in range(len(visual)) if present[b, n]]
-        if here:
-            who = identities[here].tolist()
-            losses.append(
-                slow_contrast(
-                    visual[here, n],
-                    queries[here, n],
-                    lambda i, who=who: [j for j in range(len(who)) if who[j] != who[i]],
-                    tau,
-                )
-            )
-    return torch.stack(losses).mean()
 
 
 def value(loss: Tensor) -> float:
@@ -118,6 +52,7 @@ def assert_same_value_and_gradients(fast: Tensor, slow: Tensor, *inputs: Tensor)
         (lambda: sdm_loss(IMAGES, TEXTS, IDENTITIES, 0.02), 14.30029),
         (lambda: info_nce(IMAGES, TEXTS, 0.07), 0.874739),
         (lambda: info_nce(IMAGES, TEXTS, 0.02), 2.266766),
+        (lambda: part_bce_loss(IMAGES[None], TEXTS[None], torch.ones(1, 4, dtype=torch.bool), 0.07), 5.415210),
     ],
 )
 def test_losses_reproduce_the_values_of_the_original_functions(loss: Callable[[], Tensor], expected: float) -> None:
@@ -134,25 +69,21 @@ def test_sdm_of_uniform_similarities_with_64_identities_is_the_known_plateau() -
 def test_sdm_equals_the_sum_over_pairs(identities: list[int], temperature: float) -> None:
     images, texts = random_features(5, 4), random_features(5, 4, seed=1)
     labels = torch.tensor(identities)
-    fast, slow = sdm_loss(images, texts, labels, temperature), slow_sdm(images, texts, labels, temperature)
+    fast, slow = sdm_loss(images, texts, labels, temperature), plain_losses.sdm(images, texts, labels, temperature)
     assert_same_value_and_gradients(fast, slow, images, texts)
 
 
 def test_info_nce_equals_the_sum_over_pairs() -> None:
     images, texts = random_features(6, 4), random_features(6, 4, seed=1)
-    assert_same_value_and_gradients(info_nce(images, texts, 0.07), slow_info_nce(images, texts, 0.07), images, texts)
+    assert_same_value_and_gradients(
+        info_nce(images, texts, 0.07), plain_losses.info_nce(images, texts, 0.07), images, texts
+    )
 
 
 def test_identity_loss_is_the_mean_of_both_cross_entropies() -> None:
     image_logits, text_logits = random_features(4, 3), random_features(4, 3, seed=1)
     labels = torch.tensor([2, 0, 0, 1])
-    slow = torch.stack(
-        [
-            -log_softmax_at(list(row), int(identity))
-            for logits in (image_logits, text_logits)
-            for row, identity in zip(logits, labels, strict=True)
-        ]
-    ).mean()
+    slow = (plain_losses.identity(image_logits, labels) + plain_losses.identity(text_logits, labels)) / 2
     assert_same_value_and_gradients(id_loss(image_logits, text_logits, labels), slow, image_logits, text_logits)
 
 
@@ -160,7 +91,52 @@ def test_identity_loss_is_the_mean_of_both_cross_entropies() -> None:
 def test_part_contrast_equals_a_loop_over_images_and_their_parts(seed: int) -> None:
     visual, queries, present = random_parts(seed)
     fast = part_contrastive_loss(visual, queries, present, 0.07)
-    assert_same_value_and_gradients(fast, slow_part_contrast(visual, queries, present, 0.07), visual, queries)
+    assert_same_value_and_gradients(fast, plain_losses.part_contrast(visual, queries, present, 0.07), visual, queries)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pairwise_part_loss_equals_a_loop_over_images_and_pairs_of_their_parts(seed: int) -> None:
+    visual, queries, present = random_parts(seed)
+    fast = part_bce_loss(visual, queries, present, 0.07)
+    assert_same_value_and_gradients(fast, plain_losses.part_bce(visual, queries, present, 0.07), visual, queries)
+
+
+def features_with(cosines: Tensor) -> tuple[Tensor, Tensor]:
+    """Visual features and queries, one image, whose cosines are ``cosines``."""
+    parts = len(cosines)
+    visual = torch.cat([torch.eye(parts, dtype=torch.float64), torch.zeros(parts, parts)], dim=1)
+    rest = (1 - cosines.square().sum(dim=0)).clamp(min=0).sqrt()
+    return visual[None], torch.cat([cosines.T, torch.diag(rest)], dim=1)[None]
+
+
+@pytest.mark.parametrize(
+    ("same", "other", "bce", "contrast"), [(0.0, 0.0, 0.693, 1.79), (1.0, 0.0, 0.578, 0.0), (0.2, -0.2, 0.056, 0.016)]
+)
+def test_part_losses_of_known_cosines_are_those_of_the_released_functions(
+    same: float, other: float, bce: float, contrast: float
+) -> None:
+    cosines = torch.full((6, 6), other, dtype=torch.float64).fill_diagonal_(same)
+    visual, queries = features_with(cosines)
+    present = torch.ones(1, 6, dtype=torch.bool)
+    assert value(part_bce_loss(visual, queries, present, 0.07)) == pytest.approx(bce, abs=6e-4)
+    assert value(part_contrastive_loss(visual, queries, present, 0.07)) == pytest.approx(contrast, abs=6e-3)
+
+
+def test_pairwise_part_loss_of_nearly_equal_parts_is_the_known_value() -> None:
+    # Cosines of .9 between all parts: visual features share a direction.
+    shared = torch.cat([torch.full((6, 1), 0.9**0.5), 0.1**0.5 * torch.eye(6)], dim=1).double()[None]
+    present = torch.ones(1, 6, dtype=torch.bool)
+    assert value(part_bce_loss(shared, shared, present, 0.07)) == pytest.approx(10.7, abs=0.05)
+    assert value(part_contrastive_loss(shared, shared, present, 0.07)) == pytest.approx(0.79, abs=0.01)
+
+
+def test_pairwise_part_loss_of_a_single_part_asks_for_a_positive_cosine() -> None:
+    visual, queries = random_features(1, 6, 4), random_features(1, 6, 4, seed=1)
+    present = torch.tensor([[False, False, True, False, False, False]])
+    cosine = plain_losses.cosine(visual[0, 2], queries[0, 2]).detach()
+    expected = torch.log1p((-cosine / 0.07).exp())
+    assert value(part_bce_loss(visual, queries, present, 0.07)) == pytest.approx(float(expected))
+    assert value(part_contrastive_loss(visual, queries, present, 0.07)) == 0
 
 
 @pytest.mark.parametrize("identities", [[0, 1, 2, 3, 4], [0, 0, 1, 2, 1]])
@@ -168,14 +144,15 @@ def test_contrast_across_images_equals_a_loop_over_parts_and_spares_the_same_veh
     visual, queries, present = random_parts(3)
     labels = torch.tensor(identities)
     fast = part_across_loss(visual, queries, present, labels, 0.07)
-    assert_same_value_and_gradients(fast, slow_part_across(visual, queries, present, labels, 0.07), visual, queries)
+    assert_same_value_and_gradients(
+        fast, plain_losses.part_across(visual, queries, present, labels, 0.07), visual, queries
+    )
 
 
 def test_word_loss_is_the_mean_negative_log_likelihood_of_the_masked_words() -> None:
     logits = random_features(3, 5)
     labels = torch.tensor([4, 0, 2])
-    rows = zip(logits, labels.tolist(), strict=True)
-    slow = torch.stack([-log_softmax_at(list(row), label) for row, label in rows]).mean()
+    slow = plain_losses.identity(logits, labels)
     assert_same_value_and_gradients(mlm_loss(logits, labels), slow, logits)
 
 
@@ -185,11 +162,22 @@ def test_patch_loss_is_the_mean_squared_error_of_the_removed_patches() -> None:
     assert_same_value_and_gradients(mim_loss(predicted, target), slow, predicted)
 
 
+def test_patches_that_are_not_removed_and_words_that_are_not_masked_do_not_count() -> None:
+    predicted, target = random_features(2, 3, 4), random_features(2, 3, 4, seed=1).detach()
+    removed = torch.tensor([[True, False, True], [False, True, False]])
+    expected = mim_loss(predicted[removed][None], target[removed][None])
+    assert_same_value_and_gradients(mim_loss(predicted, target, removed), expected, predicted)
+    assert value(mim_loss(predicted, target, torch.zeros_like(removed))) == 0
+    logits, labels = random_features(4, 5), torch.tensor([3, -100, 0, -100])
+    assert_same_value_and_gradients(mlm_loss(logits, labels), mlm_loss(logits[[0, 2]], labels[[0, 2]]), logits)
+
+
 def test_an_absent_part_contributes_nothing_whatever_its_features_are() -> None:
     visual, queries, present = random_parts(0)
     labels = torch.arange(5)
     for loss in (
         lambda v, q: part_contrastive_loss(v, q, present, 0.02),
+        lambda v, q: part_bce_loss(v, q, present, 0.02),
         lambda v, q: part_across_loss(v, q, present, labels, 0.02),
     ):
         absent = ~present[:, :, None]
@@ -207,6 +195,7 @@ def test_losses_over_nothing_are_zero_with_zero_gradients() -> None:
     logits, pixels = torch.zeros(0, 9, requires_grad=True), torch.zeros(2, 0, 12, requires_grad=True)
     for loss, inputs in (
         (part_contrastive_loss(visual, queries, nothing, 0.02), (visual, queries)),
+        (part_bce_loss(visual, queries, nothing, 0.02), (visual, queries)),
         (part_across_loss(visual, queries, nothing, torch.arange(3), 0.02), (visual, queries)),
         (mlm_loss(logits, torch.zeros(0, dtype=torch.long)), (logits,)),
         (mim_loss(pixels, pixels.detach()), (pixels,)),
@@ -229,6 +218,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
         lambda o: sdm_loss(images[o], texts[o], labels[o], 0.02),
         lambda o: info_nce(images[o], texts[o], 0.02),
         lambda o: part_contrastive_loss(visual[o], queries[o], present[o], 0.02),
+        lambda o: part_bce_loss(visual[o], queries[o], present[o], 0.02),
         lambda o: part_across_loss(visual[o], queries[o], present[o], labels[o], 0.02),
     ):
         assert value(loss(order)) == pytest.approx(value(loss(torch.arange(5))), rel=1e-12)
