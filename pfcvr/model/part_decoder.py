@@ -3,6 +3,9 @@
 Shape letters: see ``pfcvr.model.batch``. The paper describes one cross-attention instead, ``parts.PartQueries``.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -37,11 +40,25 @@ class DetrLayer(nn.Module):
         memory: Float[Tensor, "B S D"],
         padding: Bool[Tensor, "B S"],
     ) -> Float[Tensor, "B P D"]:
-        place = x + queries
-        x = self.self_norm(x + self.dropout(self.self_attention(place, place, x, need_weights=False)[0]))
+        x = self._among_queries(x, queries)
         found = self.cross_attention(x + queries, memory, memory, key_padding_mask=padding, need_weights=False)[0]
         x = self.cross_norm(x + self.dropout(found))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+    def attention(
+        self,
+        x: Float[Tensor, "B P D"],
+        queries: Float[Tensor, "B P D"],
+        memory: Float[Tensor, "B S D"],
+        padding: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "B P S"]:
+        """How much each query attends to each row of the memory, mean of the heads."""
+        x = self._among_queries(x, queries)
+        return self.cross_attention(x + queries, memory, memory, key_padding_mask=padding)[1]
+
+    def _among_queries(self, x: Float[Tensor, "B P D"], queries: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
+        place = x + queries
+        return self.self_norm(x + self.dropout(self.self_attention(place, place, x, need_weights=False)[0]))
 
 
 class DetrPartDecoder(nn.Module):
@@ -70,11 +87,41 @@ class DetrPartDecoder(nn.Module):
 
         A row all of whose memory is padding gets some finite answer, which no loss may use.
         """
-        memory = torch.cat([part_text.expand(len(context), -1, -1, -1).flatten(1, 2), context], dim=1)
-        padding = torch.cat([part_padding.flatten(1), context_padding], dim=1)
-        padding = padding & ~padding.all(dim=1, keepdim=True)
+        memory, padding = self._memory(part_text, part_padding, context, context_padding)
         queries = self.queries.expand(len(context), -1, -1)
         x = torch.zeros_like(queries)
         for layer in self.layers:
             x = layer(x, queries, memory, padding)
         return self.norm(x)
+
+    def attention(
+        self,
+        part_text: Float[Tensor, "#B P T D"],
+        part_padding: Bool[Tensor, "B P T"],
+        context: Float[Tensor, "B S D"],
+        context_padding: Bool[Tensor, "B S"],
+    ) -> tuple[Float[Tensor, "B P P T"], Float[Tensor, "B P S"]]:
+        """How much each query attends to the rows of each part and to the context in the last layer, mean of the heads.
+
+        The arguments are those of ``forward``.
+        """
+        memory, padding = self._memory(part_text, part_padding, context, context_padding)
+        queries = self.queries.expand(len(context), -1, -1)
+        x = torch.zeros_like(queries)
+        for layer in cast(Iterable[DetrLayer], self.layers):
+            weights = layer.attention(x, queries, memory, padding)
+            x = layer(x, queries, memory, padding)
+        parts, rows = part_text.shape[1:3]
+        on_parts, on_context = weights.split([parts * rows, context.shape[1]], dim=2)
+        return on_parts.unflatten(2, (parts, rows)), on_context
+
+    def _memory(
+        self,
+        part_text: Float[Tensor, "#B P T D"],
+        part_padding: Bool[Tensor, "B P T"],
+        context: Float[Tensor, "B S D"],
+        context_padding: Bool[Tensor, "B S"],
+    ) -> tuple[Float[Tensor, "B rows D"], Bool[Tensor, "B rows"]]:
+        memory = torch.cat([part_text.expand(len(context), -1, -1, -1).flatten(1, 2), context], dim=1)
+        padding = torch.cat([part_padding.flatten(1), context_padding], dim=1)
+        return memory, padding & ~padding.all(dim=1, keepdim=True)

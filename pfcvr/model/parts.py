@@ -63,10 +63,36 @@ class PartQueries(nn.Module):
 
         ``part_text`` may be one for the whole batch or one per image.
         """
+        part_value, shared_value = self._split(self.value(part_text)), self._split(self.value(context))
+        on_part, on_shared = self._weights(part_text, part_padding, context, context_padding)
+        of_part = part_value.expand(len(context), -1, -1, -1, -1)
+        mixed = torch.einsum("bhpt,bpthw->bphw", on_part.to(part_value.dtype), of_part)
+        mixed = mixed + torch.einsum("bhps,bshw->bphw", on_shared.to(part_value.dtype), shared_value)
+        return self.norm(self.queries + self.out(mixed.flatten(2)))
+
+    def attention(
+        self,
+        part_text: Float[Tensor, "#B P T D"],
+        part_padding: Bool[Tensor, "#B P T"],
+        context: Float[Tensor, "B S D"],
+        context_padding: Bool[Tensor, "B S"],
+    ) -> tuple[Float[Tensor, "B P P T"], Float[Tensor, "B P S"]]:
+        """How much each query attends to the rows of each part (to none but its own) and to the context; mean of the
+        heads. The arguments are those of ``forward``."""
+        on_part, on_shared = (w.mean(dim=1) for w in self._weights(part_text, part_padding, context, context_padding))
+        return torch.diag_embed(on_part.transpose(1, 2), dim1=1, dim2=2), on_shared
+
+    def _weights(
+        self,
+        part_text: Float[Tensor, "#B P T D"],
+        part_padding: Bool[Tensor, "#B P T"],
+        context: Float[Tensor, "B S D"],
+        context_padding: Bool[Tensor, "B S"],
+    ) -> tuple[Float[Tensor, "B heads P T"], Float[Tensor, "B heads P S"]]:
+        """Attention of each query to the rows of its part and to the context, together 1."""
         pairs = len(context)
         query = self._split(self.query(self.queries))  # P h w
-        part_key, part_value = self._split(self.key(part_text)), self._split(self.value(part_text))  # G P T h w
-        shared_key, shared_value = self._split(self.key(context)), self._split(self.value(context))  # B S h w
+        part_key, shared_key = self._split(self.key(part_text)), self._split(self.key(context))
         of_part = torch.einsum("phw,gpthw->ghpt", query, part_key).expand(pairs, -1, -1, -1)
         of_shared = torch.einsum("phw,bshw->bhps", query, shared_key)
         scores = torch.cat([of_part, of_shared], dim=3) * query.shape[-1] ** -0.5  # B h P T+S
@@ -74,10 +100,8 @@ class PartQueries(nn.Module):
             [part_padding.expand(pairs, -1, -1), context_padding[:, None].expand(-1, len(self.queries), -1)], dim=2
         )
         weights = scores.masked_fill(padding[:, None], torch.finfo(scores.dtype).min).softmax(dim=3)
-        on_part, on_shared = weights.to(part_value.dtype).split([part_text.shape[2], context.shape[1]], dim=3)
-        mixed = torch.einsum("bhpt,bpthw->bphw", on_part, part_value.expand(pairs, -1, -1, -1, -1))
-        mixed = mixed + torch.einsum("bhps,bshw->bphw", on_shared, shared_value)
-        return self.norm(self.queries + self.out(mixed.flatten(2)))
+        on_part, on_shared = weights.split([part_text.shape[2], context.shape[1]], dim=3)
+        return on_part, on_shared
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
