@@ -6,20 +6,21 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import PfcvrError, StageStopped
-from pfcvr.pipeline.captioners.chat_client import CONTINUE, ChatClient, ClientSettings, RequestFailed
+from pfcvr.pipeline.captioners.chat_client import CONTINUE, Answered, ChatClient, ClientSettings, RequestFailed, Retries
 from pfcvr.pipeline.captioners.chat_reply import Reply
 from pfcvr.pipeline.captioners.chat_request import Drawing, caption_body, drawing, probe_body
 from pfcvr.pipeline.captioners.endpoint import api_key, choose_model
 from pfcvr.pipeline.captioners.forecast import Meter, estimate, tell_on_stderr
 from pfcvr.pipeline.captioners.image_input import PreparedImage, fitted_size, prepare, vision_tokens
 from pfcvr.pipeline.captioners.judge import Answer, Judged, Refusal, judge
-from pfcvr.pipeline.captioners.prompt import load_prompt
+from pfcvr.pipeline.captioners.prompt import Prompt, load_prompt
 from pfcvr.pipeline.captioners.request_cache import RequestCache
 from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
@@ -31,9 +32,30 @@ PREPARING = 8  # threads beyond those that wait for an answer, so that a next im
 SAMPLED = 1000
 
 
+class Answerer(Protocol):
+    """Answers chat requests until it is stopped; see ``ChatClient``."""
+
+    def ask(self, body: bytes) -> Answered: ...
+
+    def live(self) -> str: ...
+
+    def stop(self, error: PfcvrError) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class AnswerSource(Protocol):
+    """Where answers come from; ``captioner`` is its name in records. Nothing is started before ``open``."""
+
+    @property
+    def captioner(self) -> str: ...
+
+    def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> Answerer: ...
+
+
 @dataclass(frozen=True)
 class Servers:
-    """Where answers come from: ``captioner`` is the name in records, ``base_urls`` starts or finds equal servers.
+    """``base_urls`` starts or finds equal servers.
 
     ``patience`` is how long (s) servers that answer nothing are waited for before the run is stopped.
     """
@@ -41,6 +63,21 @@ class Servers:
     captioner: str
     base_urls: Callable[[], Sequence[str]]
     patience: float = 60.0
+
+    def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> ChatClient:
+        """A client of the servers, once all of them have ``model``."""
+        key = api_key()
+        urls = self.base_urls()
+        for url in urls:
+            choose_model(url, key, model)
+        settings = ClientSettings(
+            base_urls=urls,
+            model=model,
+            concurrency=config.concurrency,
+            timeout=config.timeout,
+            retries=Retries(patience=self.patience),
+        )
+        return ChatClient(settings, probe_body(model, prompt, drawing(prompt, 0, config.seed, False)), key)
 
 
 class ChatCaptioner:
@@ -54,9 +91,9 @@ class ChatCaptioner:
     normal_reasons: frozenset[str] = frozenset()
 
     def __init__(
-        self, workspace: Workspace, config: CaptionConfig, options: RunOptions, servers: Servers, model: str
+        self, workspace: Workspace, config: CaptionConfig, options: RunOptions, source: AnswerSource, model: str
     ) -> None:
-        self._workspace, self._config, self._options, self._servers = workspace, config, options, servers
+        self._workspace, self._config, self._options, self._source = workspace, config, options, source
         self._model = model
         self._prompt = load_prompt(config.prompt)
         self._depends_on: dict[str, Any] = {
@@ -90,12 +127,11 @@ class ChatCaptioner:
         return iter(())
 
     def live(self) -> str:
-        """Requests in flight and the places for them, tokens a second."""
+        """What the client is at, tokens a second."""
         session = self._session
         if session is None:
             return ""
-        slots = session.client.slots
-        return ", ".join(filter(None, [f"{slots.in_flight} of {int(slots.limit)} in flight", session.meter.live()]))
+        return ", ".join(filter(None, [session.client.live(), session.meter.live()]))
 
     def give_up(self) -> None:
         self.stop(StageStopped(f"the run was ended; {CONTINUE}"))
@@ -162,7 +198,7 @@ class ChatCaptioner:
 
     def _caption(self, image: ImageRecord, reply: Reply, draw: Drawing, judged: Judged) -> Caption:
         origin = CaptionOrigin(
-            captioner=self._servers.captioner,
+            captioner=self._source.captioner,
             model=self._model,
             revision=reply.model,
             prompt=self._prompt.label,
@@ -193,23 +229,16 @@ class ChatCaptioner:
             return self._session
 
     def _start(self) -> "_Session":
-        key = api_key()
-        urls = self._servers.base_urls()
-        for url in urls:
-            choose_model(url, key, self._model)
-        settings = ClientSettings(
-            base_urls=urls,
-            model=self._model,
-            concurrency=self._config.concurrency,
-            timeout=self._config.timeout,
-            patience=self._servers.patience,
-        )
-        probe = probe_body(self._model, self._prompt, drawing(self._prompt, 0, self._config.seed, False))
-        roots = {name: Path(source.root).resolve() for name, source in self._workspace.sources().items()}
-        meter = self._forecast()
-        telemetry = _Telemetry(self._workspace.folder("caption") / "telemetry.jsonl")
-        cache = RequestCache(self._workspace.root / CACHE)
-        return _Session(ChatClient(settings, probe, key), cache, meter, telemetry, roots)
+        with ExitStack() as undo:
+            client = self._source.open(self._config, self._model, self._prompt)
+            undo.callback(client.close)
+            roots = {name: Path(source.root).resolve() for name, source in self._workspace.sources().items()}
+            telemetry = _Telemetry(self._workspace.folder("caption") / "telemetry.jsonl")
+            undo.callback(telemetry.close)
+            cache = RequestCache(self._workspace.root / CACHE)
+            session = _Session(client, cache, self._forecast(), telemetry, roots)
+            undo.pop_all()
+        return session
 
     def _forecast(self) -> Meter:
         tell = (lambda text: None) if self._options.quiet else tell_on_stderr
@@ -238,7 +267,7 @@ class _Asked:
 class _Session:
     """What is open from the first row to the last."""
 
-    client: ChatClient
+    client: Answerer
     cache: RequestCache
     meter: Meter
     telemetry: "_Telemetry"

@@ -27,22 +27,32 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class ClientSettings:
-    """``timeout`` is for one request, first to last byte; a trouble that may pass is tried ``tries`` times.
+class Retries:
+    """A trouble that may pass is tried ``tries`` times; waits between double, less up to a half by chance.
 
     After that the server is asked something trivial. Where that is answered, the request was at fault; where nothing
-    is answered for ``patience`` seconds, the server is dead. Waits between tries double from ``first_wait`` to
-    ``longest_wait``, less up to a half by chance. All times in seconds.
+    is answered for ``patience``, the server is dead. All times in seconds.
     """
+
+    tries: int = 4
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+    patience: float = 60.0
+
+    def wait(self, number: int) -> float:
+        """Seconds before trying again after the ``number``-th failure, from 1."""
+        return min(self.longest_wait, self.first_wait * 2.0 ** min(number - 1, 30)) * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """``timeout`` (s) is for one request, from its first byte to the last of its answer."""
 
     base_urls: Sequence[str]
     model: str
     concurrency: int = 64
     timeout: float = 120.0
-    tries: int = 4
-    first_wait: float = 0.5
-    longest_wait: float = 20.0
-    patience: float = 60.0
+    retries: Retries = Retries()
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class ChatClient:
     """
 
     def __init__(self, settings: ClientSettings, probe: bytes, key: str | None = None) -> None:
-        self._settings, self._probe, self._key = settings, probe, key
+        self._settings, self._retries, self._probe, self._key = settings, settings.retries, probe, key
         self.slots = Slots(settings.concurrency)
         self._servers = [_Server(f"{url}/chat/completions") for url in settings.base_urls]
         self._stopped: PfcvrError | None = None
@@ -99,6 +109,10 @@ class ChatClient:
         server is dead, refuses everything, or somebody called ``stop``.
         """
         return self._wait(self._cancellable(self._ask(body)))
+
+    def live(self) -> str:
+        """Requests in flight and the places for them, for the progress line."""
+        return f"{self.slots.in_flight} of {int(self.slots.limit)} in flight"
 
     def stop(self, error: PfcvrError) -> None:
         """End all requests under way, and all to come, with ``error``; the first error stays."""
@@ -163,8 +177,8 @@ class ChatClient:
                 await self._slow_down(outcome, tries)
                 continue
             failures += 1
-            if failures < self._settings.tries:
-                await asyncio.sleep(self._back_off(failures))
+            if failures < self._retries.tries:
+                await asyncio.sleep(self._retries.wait(failures))
             elif await self._server_is_well(outcome) or recovered:
                 raise RequestFailed(outcome, tries)
             else:
@@ -220,12 +234,12 @@ class ChatClient:
         now = self._loop.time()
         if trouble.wait is not None and trouble.wait > LONGEST_PAUSE:
             self._end(f"asks to wait {trouble.wait:,.0f} s before the next request ({trouble.detail})")
-        if now > self._quiet_since + self._settings.patience:
+        if now > self._quiet_since + self._retries.patience:
             self._end(f"has refused every request for {now - self._quiet_since:,.0f} s ({trouble.detail})")
         if trouble.wait is not None:
             self._quiet_since = max(self._quiet_since, self.slots.pause(trouble.wait))
         else:
-            await asyncio.sleep(self._back_off(tries))
+            await asyncio.sleep(self._retries.wait(tries))
 
     async def _check_that_others_are_answered(self, trouble: Trouble) -> None:
         """End the run where the server refuses not this one request but any with these parameters."""
@@ -246,15 +260,11 @@ class ChatClient:
         while not isinstance(await self._post(self._probe), Reply):
             probes += 1
             silent = self._loop.time() - began
-            if silent > self._settings.patience:
+            if silent > self._retries.patience:
                 self._end(f"has answered nothing for {silent:,.0f} s ({trouble.reason}: {trouble.detail})")
-            await asyncio.sleep(self._back_off(probes))
+            await asyncio.sleep(self._retries.wait(probes))
         self._quiet_since = self._loop.time()
         return probes == 0
-
-    def _back_off(self, number: int) -> float:
-        longest = min(self._settings.longest_wait, self._settings.first_wait * 2.0 ** min(number - 1, 30))
-        return longest * random.uniform(0.5, 1.0)
 
     def _sentence(self, trouble: Trouble) -> str:
         if trouble.reason == "key_refused":
