@@ -1,5 +1,6 @@
-"""What an unfinished run needs to continue exactly: weights, optimizer, random state, step, best so far. No pickle.
+"""What an unfinished run needs to continue exactly: weights, optimizer, step, best so far. No pickle.
 
+Random state is not among it: every draw of a run follows from its seed and the step.
 The file is replaced by rename, so there is always a whole one. It is read with ``weights_only``, which refuses code.
 """
 
@@ -37,8 +38,6 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     content = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "state": asdict(state),
     }
     with plain_disk_errors(), atomic_write(path) as file:
@@ -62,7 +61,7 @@ def plain_disk_errors() -> Iterator[None]:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Put model, optimizer and random state back as they were; a run without a checkpoint starts at step 0.
+    """Put model and optimizer back as they were; a run without a checkpoint starts at step 0.
 
     Raises:
         CheckpointError: the file is damaged or belongs to another model.
@@ -78,9 +77,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         raise CheckpointError(
             f"{path}: the checkpoint is of another model ({_first_line(error)}); train again in a new folder"
         ) from None
-    torch.set_rng_state(content["random"])
-    if content["cuda_random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda_random"])
     return state
 
 

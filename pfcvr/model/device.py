@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from pfcvr.config import DeviceSettings
+from pfcvr.config import ComputeSettings, DeviceSettings
 from pfcvr.errors import BackendError
 
 MOST_WORKERS = 8
@@ -29,6 +29,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_each() -> int:
+    """Cores for each of the training processes that a launcher started on this machine."""
+    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def thread_count(settings: ComputeSettings) -> int:
+    """Threads that compute: as asked, else all the cores there are for this process."""
+    return settings.threads or cores_each()
+
+
 def worker_count(settings: DeviceSettings) -> int:
     """Processes that load images: as asked, else half of the cores, since the other half computes."""
-    return min(MOST_WORKERS, cores() // 2) if settings.workers is None else settings.workers
+    return min(MOST_WORKERS, cores_each() // 2) if settings.workers is None else settings.workers

@@ -6,7 +6,9 @@ the mean over all (``weighted_by_share``). Gradients are then to be averaged ove
 DistributedDataParallel does. ``pairs`` is ``Batch.pairs_on_processes``; where it is empty nothing is exchanged.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,11 +53,25 @@ def weighted_by_share(
 
 def mean_over_processes(values: Tensor) -> Tensor:
     """The mean of ``values`` over the processes; ``values`` itself where there is one."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not dist.is_initialized():
         return values
     total = values.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def from_first(value: Any, device: torch.device) -> Any:
+    """What the first process has for ``value``, which JSON can hold; the others wait for it and give None."""
+    if not dist.is_initialized():
+        return value
+    text = json.dumps(value).encode()
+    length = torch.tensor(len(text), device=device)
+    dist.broadcast(length, 0)
+    content = torch.zeros(int(length), dtype=torch.uint8, device=device)
+    if dist.get_rank() == 0:
+        content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    dist.broadcast(content, 0)
+    return json.loads(content.cpu().numpy().tobytes())
 
 
 class _AllPairs(torch.autograd.Function):

@@ -20,13 +20,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pfcvr.config import Recipe
+from pfcvr.config import ModelConfig, Recipe
 from pfcvr.errors import DataError
 from pfcvr.model.augment import LOOKS, Draw, apply_geometry, apply_look, draw_geometry, normalise, stretch
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, identity_labels
 from pfcvr.model.part_masks import part_grids
+from pfcvr.model.parts import part_prompts
 from pfcvr.model.tokenizer import CaptionTokenizer
+from pfcvr.records import PARTS
 
 ItemKey = tuple[int, int]
 """(epoch, item)."""
@@ -46,6 +48,7 @@ class TrainItem:
     part_grid: Bool[Tensor, "P N"]
     identity: int
     patch_draws: Float[Tensor, " N"]
+    part_token_ids: Int[Tensor, "P T"] | None = None
 
 
 class TrainPairs(Dataset[TrainItem]):
@@ -59,13 +62,17 @@ class TrainPairs(Dataset[TrainItem]):
         self._augment, self._size = recipe.augment, recipe.model.image_size
         self._grid, self._word_ratio = recipe.model.patch_grid, recipe.model.word_mask_ratio
         losses = recipe.model.losses
-        self._needs_parts = losses.part_itc + losses.part_across + losses.mim > 0
+        part_losses = losses.part_itc + losses.part_across
+        self._needs_parts = part_losses + losses.part_mlm + losses.mim > 0
         self._row_of = [row for row, captions in enumerate(rows.captions) for _ in captions]
         encoded = tokenizer.encode([caption for captions in rows.captions for caption in captions])
         self._token_ids = encoded.ids
         self.truncated = int(encoded.truncated.sum())
         labels = identity_labels(rows.vehicle_ids)
         self._labels = [labels[vehicle_id] for vehicle_id in rows.vehicle_ids]
+        self._part_token_ids = None
+        if part_losses and recipe.model.part_text == "phrase":
+            self._part_token_ids = encode_part_phrases(rows, tokenizer, recipe.model)
         self._looks = LOOKS if recipe.augment.expand else LOOKS[:1]
 
     @property
@@ -94,10 +101,13 @@ class TrainPairs(Dataset[TrainItem]):
             part_grid=self._part_grid(row, draw),
             identity=self._labels[row],
             patch_draws=torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32)),
+            part_token_ids=None if self._part_token_ids is None else self._part_token_ids[row],
         )
 
     def _part_grid(self, row: int, draw: Draw) -> Bool[Tensor, "P N"]:
         layers = self._rows.parts(row) if self._needs_parts else []
+        if not self._augment.sync_masks:
+            draw = Draw(self._size)
         return torch.from_numpy(part_grids(layers, draw, self._grid, self._coverage)).flatten(start_dim=1)
 
 
@@ -114,21 +124,45 @@ class PlainImages(Dataset[Tensor]):
         return torch.from_numpy(normalise(stretch(decode(self._rows, row), self._size)))
 
 
+@dataclass(frozen=True)
+class Division:
+    """How every batch is divided: into parts computed one after another, each of them among the processes."""
+
+    parts: int = 1
+    processes: int = 1
+    rank: int = 0
+
+    def of(self, pairs: int) -> list[tuple[int, ...]]:
+        """How many of ``pairs`` each process has in each part, as even as can be. No part is empty, a share may be."""
+        return [tuple(_evenly(part, self.processes)) for part in _evenly(pairs, min(self.parts, pairs))]
+
+
 class EpochBatches(Sampler[list[ItemKey]]):
-    """Batches of item keys from batch number ``first`` to the end of ``total``, epoch after epoch.
+    """This process's parts of the batches from number ``first`` to the end of ``total``, epoch after epoch: item keys.
 
     Every epoch is a permutation drawn from (seed, epoch); its last batch may be smaller (official code keeps it).
+    Where a part has no pair for this process, one that belongs to another stands in.
     """
 
-    def __init__(self, items: int, batch_size: int, total: int, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, items: int, batch_size: int, total: int, seed: int, first: int = 0, division: Division | None = None
+    ) -> None:
         self._items, self._batch_size, self._total, self._seed, self._first = items, batch_size, total, seed, first
+        self._division = division or Division()
         self.per_epoch = -(-items // batch_size)
 
-    def __len__(self) -> int:
-        return self._total - self._first
+    def parts(self, batch: int) -> list[tuple[int, ...]]:
+        """How many pairs each process has in each part of batch number ``batch``."""
+        before = batch % self.per_epoch * self._batch_size
+        return self._division.of(min(self._batch_size, self._items - before))
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
-        return islice(self._from_epoch(self._first // self.per_epoch), self._first % self.per_epoch, None)
+        batches = islice(self._from_epoch(self._first // self.per_epoch), self._first % self.per_epoch, None)
+        for keys in batches:
+            for pairs in self._division.of(len(keys)):
+                part, keys = keys[: sum(pairs)], keys[sum(pairs) :]
+                before = sum(pairs[: self._division.rank])
+                yield part[before : before + pairs[self._division.rank]] or part[:1]
 
     def _from_epoch(self, epoch: int) -> Iterator[list[ItemKey]]:
         batches = self._total - epoch * self.per_epoch
@@ -138,6 +172,18 @@ class EpochBatches(Sampler[list[ItemKey]]):
                 yield [(epoch, int(item)) for item in order[start : start + self._batch_size]]
             batches -= self.per_epoch
             epoch += 1
+
+
+def _evenly(pairs: int, shares: int) -> list[int]:
+    return [pairs // shares + (share < pairs % shares) for share in range(shares)]
+
+
+def encode_part_phrases(rows: Rows, tokenizer: CaptionTokenizer, config: ModelConfig) -> Int[Tensor, "rows P T"]:
+    """Token ids of what is said of each part of each image; of a part without a phrase, its name."""
+    names = dict(zip(PARTS, part_prompts(), strict=True))
+    texts = [phrases.get(part, name) for phrases in rows.part_texts for part, name in names.items()]
+    short = CaptionTokenizer(tokenizer.tokenizer, min(config.part_text_length, config.text_length))
+    return short.encode(texts).ids.unflatten(0, (len(rows), len(PARTS)))
 
 
 def decode(rows: Rows, row: int) -> np.ndarray:
@@ -175,6 +221,7 @@ def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> "DataLoader
 
 def collate(items: Sequence[TrainItem]) -> Batch:
     """Items stacked into the batch that the model's ``forward`` takes."""
+    part_texts = [item.part_token_ids for item in items if item.part_token_ids is not None]
     return Batch(
         images=torch.stack([item.image for item in items]),
         token_ids=torch.stack([item.token_ids for item in items]),
@@ -183,6 +230,7 @@ def collate(items: Sequence[TrainItem]) -> Batch:
         part_grids=torch.stack([item.part_grid for item in items]),
         identities=torch.tensor([item.identity for item in items]),
         patch_draws=torch.stack([item.patch_draws for item in items]),
+        part_token_ids=torch.stack(part_texts) if part_texts else None,
     )
 
 

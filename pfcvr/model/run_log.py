@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pfcvr.files import canonical_json
 from pfcvr.model.run_folder import RunFolder
@@ -21,13 +21,13 @@ SMOOTHING = 0.9  # of the loss curves in the picture: exponential average
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of one step, still on the device; ``step`` counts finished steps."""
+    """Losses of one step; ``step`` counts finished steps."""
 
     step: int
     epoch: int
     rate: float
-    total: Tensor
-    terms: dict[str, Tensor]
+    total: float
+    terms: dict[str, float]
 
 
 class RunLog:
@@ -48,14 +48,13 @@ class RunLog:
     def losses(self, rows: list[StepLosses]) -> StepLosses | None:
         """Write the rows, up to the first whose total is not a finite number; that one is returned."""
         for row in rows:
-            total = float(row.total)
-            if not math.isfinite(total):
+            if not math.isfinite(row.total):
                 return row
-            terms = {name: round(float(loss), 6) for name, loss in row.terms.items()}
+            terms = {name: round(loss, 6) for name, loss in row.terms.items()}
             self._write(
-                {"step": row.step, "epoch": row.epoch, "lr": row.rate, "loss": round(total, 6), "losses": terms}
+                {"step": row.step, "epoch": row.epoch, "lr": row.rate, "loss": round(row.total, 6), "losses": terms}
             )
-            for name, value in {"total": total, **terms}.items():
+            for name, value in {"total": row.total, **terms}.items():
                 self._board.add_scalar(f"loss/{name}", value, row.step)
             self._board.add_scalar("lr", row.rate, row.step)
         return None
@@ -70,7 +69,12 @@ class RunLog:
         self._file.flush()
         self._board.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         self._board.close()
 

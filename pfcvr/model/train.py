@@ -1,35 +1,41 @@
 """``pfcvr train``: the whole loop, to be read from top to bottom.
 
 Run the same training again and it continues where it was stopped, in mid-epoch too, and ends in the same weights as an
-undisturbed run. The best weights are those with the highest Rank-1 on the selection images (mAP decides between
-equals, then the earlier step); ``protocol`` says which images those are.
+undisturbed run. Several processes (``torchrun``, ``accelerate launch``) share every batch; the first of them also
+evaluates and writes, while the others wait.
+
+The best weights are those with the highest Rank-1 on the selection images (mAP decides between equals, then the earlier
+step); ``protocol`` says which images those are.
 """
 
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from pfcvr.config import OptimizerConfig, Recipe, TrainConfig
-from pfcvr.errors import DataError, StageStopped, UsageError
+from pfcvr.config import Recipe, TrainConfig
+from pfcvr.errors import CheckpointError, DataError, StageStopped
 from pfcvr.files import disk_full_stops, sync_folder
 from pfcvr.model.checkpoint import load_checkpoint, plain_disk_errors, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
-from pfcvr.model.device import check_device, cores, worker_count
+from pfcvr.model.device import thread_count, worker_count
 from pfcvr.model.encode import encode_split
-from pfcvr.model.loading import EpochBatches, TrainPairs, train_loader
+from pfcvr.model.gather import from_first
+from pfcvr.model.loading import Division, EpochBatches, TrainPairs, train_loader
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
-from pfcvr.model.rates import parameter_groups
 from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
 from pfcvr.model.run_folder import RunFolder, RunIdentity
 from pfcvr.model.run_log import RunLog, StepLosses, all_finite, draw_curves
 from pfcvr.model.schedule import rate_factor, set_rates
+from pfcvr.model.step import BatchLosses, TrainingStep, read_losses, start_processes
 from pfcvr.model.tokenizer import caption_tokenizer
 from pfcvr.progress import Progress
 
@@ -77,124 +83,140 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         UsageError: the recipe does not exist or has unknown keys.
         SealedError, CheckpointError: ``config.out`` holds another run, or something that is no run.
         LockedError: another process trains there.
-        StageStopped: the loss became NaN or the disk is full.
+        BackendError: the device that was asked for is absent.
+        StageStopped: the loss became NaN, the GPU's memory does not suffice or the disk is full.
     """
-    recipe = load_recipe(config.recipe, config.overrides, config.variant, config.method)
-    data = open_data(config.data)
-    splits = training_splits(data, config.protocol, recipe.val_share, config.seed)
+    accelerator = start_processes(config)
+    with accelerator.main_process_first():  # what is wrong is then said once
+        recipe = load_recipe(config.recipe, config.overrides, config.variant, config.method)
+        data = open_data(config.data)
+        splits = training_splits(data, config.protocol, recipe.val_share, config.seed)
+        _check_parts(data.source, recipe, splits)
     identity = RunIdentity(
         recipe.method, recipe.variant, config.protocol, config.seed, data.fingerprint, recipe_text(recipe)
     )
-    folder = RunFolder(config.out)
-    with folder.claimed(), disk_full_stops(f"{config.out}: training"):
-        manifest = folder.begin(identity)
+    folder, device = RunFolder(config.out), accelerator.device
+    is_first = accelerator.is_main_process
+    with folder.claimed() if is_first else nullcontext(), disk_full_stops(f"{config.out}: training"):
+        manifest = from_first(folder.begin(identity) if is_first else None, device)
         if manifest is not None:
             return _result(config.out, manifest, already_done=True)
-        training = _Training(config, recipe, data, splits, folder)
-        for note in training.notes:
+        training = _Training(config, recipe, data, splits, accelerator)
+        for note in training.notes if is_first else ():
             (say or _print_to_stderr)(note)
-        facts = training.run(quiet)
-        return _result(config.out, folder.finish(identity, facts))
+        facts = training.run(folder, quiet or not is_first)
+        return _result(config.out, from_first(folder.finish(identity, facts) if is_first else None, device))
 
 
 class _Training:
     """One process's part of a run: builds everything, then ``run`` goes through the steps that are left."""
 
     def __init__(
-        self, config: TrainConfig, recipe: Recipe, data: VehicleData, splits: TrainSplits, folder: RunFolder
+        self, config: TrainConfig, recipe: Recipe, data: VehicleData, splits: TrainSplits, accelerator: Accelerator
     ) -> None:
-        torch.set_num_threads(config.threads or cores())
-        self.config, self.recipe, self.data, self.splits, self.folder = config, recipe, data, splits, folder
+        torch.set_num_threads(thread_count(config))
+        self.config, self.recipe, self.data, self.splits = config, recipe, data, splits
+        self.accelerator = accelerator
         self.workers = worker_count(config)
-        self.accelerator = _accelerator(config.device, recipe.precision)
 
         torch.manual_seed(config.seed)
         tokenizer = caption_tokenizer(recipe.model, [text for texts in splits.train.captions for text in texts])
         self.pairs = TrainPairs(splits.train, tokenizer, recipe, data.coverage, config.seed)
         self.model = build_pfcvr(recipe.model, tokenizer, len(set(splits.train.vehicle_ids)))
-        optimizer = _optimizer(self.model, recipe.optimizer)
-        self.prepared_model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.take_step = TrainingStep(self.model, recipe, config, accelerator, config.seed)
 
         schedule = recipe.schedule
         self.steps_per_epoch = -(-len(self.pairs) // recipe.batch_size)
         self.steps_per_unit = self.steps_per_epoch if schedule.unit == "epoch" else 1
         self.steps = schedule.length * self.steps_per_unit
 
-    def run(self, quiet: bool) -> dict[str, Any]:
+    def run(self, folder: RunFolder, quiet: bool) -> dict[str, Any]:
         """Train from the checkpoint, if any, to the last step; returns the facts of the manifest."""
-        _check_parts(self.data.source, self.recipe, self.splits)
-        self.state = load_checkpoint(self.folder.checkpoint, self.model, self.optimizer)
-        self.log = RunLog(self.folder, self.state.metrics_bytes, self.state.step)
-        batches = EpochBatches(
-            len(self.pairs), self.recipe.batch_size, self.steps, self.config.seed, first=self.state.step
-        )
-        try:
-            with Progress("train", self.steps, done=self.state.step, quiet=quiet, unit="step") as progress:
-                self._train_steps(batches, progress)
-        finally:
-            self.log.close()
-        draw_curves(self.folder)
+        self.folder = folder
+        self.state = load_checkpoint(folder.checkpoint, self.model, self.take_step.optimizer)
+        self._check_same_start()
+        is_first = self.accelerator.is_main_process
+        log = RunLog(folder, self.state.metrics_bytes, self.state.step) if is_first else None
+        with (
+            log or nullcontext(),
+            Progress("train", self.steps, done=self.state.step, quiet=quiet, unit="step") as progress,
+        ):
+            self._train_steps(log, progress)
+        if log is None:
+            return {}
+        draw_curves(folder)
         return self._facts()
 
-    def _train_steps(self, batches: EpochBatches, progress: Progress) -> None:
-        unwritten: list[StepLosses] = []
+    def _check_same_start(self) -> None:
+        own = [self.data.fingerprint, self.state.step]
+        first = from_first(own, self.accelerator.device)
+        if own != first:
+            raise CheckpointError(
+                f"{self.folder.root}: process {self.accelerator.process_index} would start after step {own[1]} and the "
+                f"first one after step {first[1]}, or their data differ; give --data and --out that all machines see"
+            )
+
+    def _train_steps(self, log: RunLog | None, progress: Progress) -> None:
+        division = Division(self.recipe.accumulation, self.accelerator.num_processes, self.accelerator.process_index)
+        batches = EpochBatches(
+            len(self.pairs), self.recipe.batch_size, self.steps, self.config.seed, self.state.step, division
+        )
+        parts = iter(train_loader(self.pairs, batches, self.workers))
         evaluate_every = self.recipe.schedule.evaluate_every * self.steps_per_unit
-        self.prepared_model.train()
-        for batch in train_loader(self.pairs, batches, self.workers):
-            step = self.state.step
-            factor = rate_factor(self.recipe.schedule, step // self.steps_per_unit)
-            set_rates(self.optimizer, factor)
-
-            losses = self.prepared_model(batch.to(self.accelerator.device, non_blocking=True))
-            total = self.model.total(losses)
-            self.accelerator.backward(total)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-
+        unwritten: dict[int, BatchLosses] = {}
+        self.model.train()
+        for step in range(self.state.step, self.steps):
+            set_rates(self.take_step.optimizer, self._rate_factor(step))
+            pairs = batches.parts(step)
+            unwritten[step] = self.take_step(step, islice(parts, len(pairs)), pairs)
             self.state.step = step + 1
-            rate = self.recipe.optimizer.lr * factor
-            terms = {name: loss.detach() for name, loss in losses.items()}
-            unwritten.append(StepLosses(step + 1, step // self.steps_per_epoch, rate, total.detach(), terms))
             evaluates = (step + 1) % evaluate_every == 0 or step + 1 == self.steps
             saves = evaluates or (step + 1) % self.recipe.checkpoint_every == 0
             if saves or len(unwritten) >= LOSSES_PER_WRITE:
-                self._write_losses(unwritten)
-                unwritten = []
-            if evaluates:
-                self._evaluate()
-            if saves:
-                self._save()
+                self._write_losses(log, unwritten)
+                unwritten = {}
+            if log is not None and evaluates:
+                self._evaluate(log)
+            if log is not None and saves:
+                self._save(log)
             progress.advance()
 
-    def _write_losses(self, rows: list[StepLosses]) -> None:
-        bad = self.log.losses(rows)
-        if bad is not None:
-            terms = ", ".join(f"{name} {float(loss):g}" for name, loss in bad.terms.items())
-            self._stop(f"the loss is {float(bad.total):g} at step {bad.step} ({terms})")
+    def _rate_factor(self, step: int) -> float:
+        return rate_factor(self.recipe.schedule, step // self.steps_per_unit)
 
-    def _evaluate(self) -> None:
+    def _write_losses(self, log: RunLog | None, unwritten: dict[int, BatchLosses]) -> None:
+        rows = []
+        for step, (total, terms) in zip(unwritten, read_losses(list(unwritten.values())), strict=True):
+            rate = self.recipe.optimizer.lr * self._rate_factor(step)
+            rows.append(StepLosses(step + 1, step // self.steps_per_epoch, rate, total, terms))
+        bad = log.losses(rows) if log is not None else None
+        if log is not None and bad is not None:
+            found = ", ".join(f"{name} {loss:g}" for name, loss in bad.terms.items())
+            self._stop(log, f"the loss is {bad.total:g} at step {bad.step} ({found})")
+
+    def _evaluate(self, log: RunLog) -> None:
         """Measure the weights on the selection images and keep them in ``model/`` if they are the best so far."""
         self.model.eval()
         retriever = PfcvrRetriever(self.model, self.accelerator.device)
         measured = encode_split(retriever, self.splits.selection, self.workers, quiet=True).metrics()
         self.model.train()
         metrics = {name: round(value, 4) for name, value in asdict(measured).items()}
-        self.log.selection(self.state.step, self.splits.selection_name, metrics)
+        log.selection(self.state.step, self.splits.selection_name, metrics)
         best = self.state.best
         if best is None or (metrics["rank1"], metrics["mAP"]) > (best["rank1"], best["mAP"]):
             self.state.best = {"step": self.state.step, **metrics}
             _replace_model(self.folder.model, self.model)
         draw_curves(self.folder)
 
-    def _save(self) -> None:
+    def _save(self, log: RunLog) -> None:
         if not all_finite(self.model):
-            self._stop(f"a weight is no longer a finite number after step {self.state.step}")
-        self.log.flush()
-        self.state.metrics_bytes = self.log.offset
-        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.state)
+            self._stop(log, f"a weight is no longer a finite number after step {self.state.step}")
+        log.flush()
+        self.state.metrics_bytes = log.offset
+        save_checkpoint(self.folder.checkpoint, self.model, self.take_step.optimizer, self.state)
 
-    def _stop(self, what: str) -> None:
-        self.log.flush()
+    def _stop(self, log: RunLog, what: str) -> None:
+        log.flush()
         kept = "the last good checkpoint is kept" if self.folder.checkpoint.is_file() else "there is no checkpoint yet"
         raise StageStopped(
             f"{self.folder.root}: {what}; {kept}; train in a new folder with a lower rate, for example "
@@ -210,6 +232,8 @@ class _Training:
         if self.pairs.truncated:
             length = self.recipe.model.text_length
             notes.append(f"{self.pairs.truncated} of {self.pairs.pairs} train captions were cut to {length} tokens")
+        if self.recipe.model.part_text == "phrase" and not any(self.splits.train.part_texts):
+            notes.append("the data set has no phrases for parts: every part is called by its name")
         return notes
 
     def _facts(self) -> dict[str, Any]:
@@ -232,26 +256,13 @@ class _Training:
         }
 
 
-def _accelerator(device: str, precision: str) -> Accelerator:
-    check_device(device)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
-    if accelerator.num_processes > 1:
-        raise UsageError("several training processes at once are not supported; start one without a launcher")
-    return accelerator
-
-
-def _optimizer(model: PfcvrModel, config: OptimizerConfig) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, config)
-    kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
 def _check_parts(source: str, recipe: Recipe, splits: TrainSplits) -> None:
     losses = recipe.model.losses
-    if (losses.part_itc or losses.part_across) and not splits.train.has_parts():
+    if (losses.part_itc or losses.part_across or losses.part_mlm) and not splits.train.has_parts():
         raise DataError(
             f"{source}: no train image shows a part, which the part losses need; run pfcvr-data parts and export "
-            "again, or train with --set model.losses.part_itc=0 --set model.losses.part_across=0"
+            "again, or train with --set model.losses.part_itc=0 --set model.losses.part_across=0 "
+            "--set model.losses.part_mlm=0"
         )
 
 

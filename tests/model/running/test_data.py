@@ -13,7 +13,7 @@ from pfcvr.config import Recipe
 from pfcvr.errors import DataError
 from pfcvr.geometry import box_shares, coverage_grid
 from pfcvr.model.data import open_data, training_splits
-from pfcvr.model.loading import EpochBatches, TrainPairs, decode, image_loader, train_loader
+from pfcvr.model.loading import Division, EpochBatches, TrainPairs, decode, image_loader, train_loader
 from pfcvr.model.recipes import load_recipe
 from pfcvr.model.tokenizer import caption_tokenizer
 
@@ -99,7 +99,29 @@ def test_batches_can_be_taken_up_anywhere(first: int) -> None:
     whole = list(EpochBatches(items=23, batch_size=5, total=12, seed=4))
     rest = EpochBatches(items=23, batch_size=5, total=12, seed=4, first=first)
     assert list(rest) == whole[first:]
-    assert len(rest) == 12 - first
+
+
+@pytest.mark.parametrize(("parts", "processes"), [(1, 2), (3, 1), (2, 4)])
+def test_processes_and_parts_divide_every_batch_among_them(parts: int, processes: int) -> None:
+    """7 pairs a batch, 2 in the last of an epoch: there a process may have none, and holds a pair of the same part."""
+    whole = list(EpochBatches(items=23, batch_size=7, total=9, seed=0))
+    divided = [
+        EpochBatches(items=23, batch_size=7, total=9, seed=0, division=Division(parts, processes, rank))
+        for rank in range(processes)
+    ]
+    streams = [iter(batches) for batches in divided]
+    for number, keys in enumerate(whole):
+        seen = []
+        for pairs in divided[0].parts(number):
+            assert max(pairs) - min(pairs) <= 1
+            own = [next(stream) for stream in streams]
+            assert [len(part) for part in own] == [max(count, 1) for count in pairs]
+            of_part = [key for part, count in zip(own, pairs, strict=True) for key in part[:count]]
+            assert all(part[0] in of_part for part in own)
+            seen += of_part
+        assert seen == keys
+        assert len(divided[0].parts(number)) == min(parts, len(keys))
+    assert [list(stream) for stream in streams] == [[]] * processes
 
 
 def test_part_grids_come_from_masks_and_boxes_at_the_models_own_grid(painted: Path, recipe: Recipe) -> None:

@@ -176,9 +176,13 @@ def backbone_with_dropout(tmp_path: Path, painted: Path) -> Path:
 def test_killed_in_mid_epoch_and_continued_is_bit_for_bit_the_undisturbed_run(
     painted: Path, small_model: tuple[str, ...], tmp_path: Path, backbone_with_dropout: Path
 ) -> None:
-    """Two kills with workers, dropout, patch removal and word masking on; checkpoints fall inside epochs."""
+    """Two kills with workers, augmentation, accumulation, dropout, patch removal and word masking on.
+
+    Checkpoints fall inside epochs; batches of 9 pairs are computed in parts of 5 and 4.
+    """
     lengths = ("schedule.length=60", "schedule.warmup=5", "schedule.evaluate_every=25", "checkpoint_every=7")
     overrides = (*small_model, *lengths, "model.vocabulary=clip", f"model.backbone={backbone_with_dropout}")
+    overrides += ("batch_size=9", "accumulation=2")
     undisturbed = TrainConfig(data=str(painted), out=tmp_path / "whole", overrides=overrides, workers=0, threads=1)
     train(undisturbed, quiet=True)
 
@@ -342,15 +346,14 @@ def test_epochs_can_be_the_unit(painted: Path, small_model: tuple[str, ...], tmp
     assert [row["step"] for row in rows if "metrics" in row] == [6, 12]
 
 
-def test_half_precision_trains_too(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        train(config_for(painted, tmp_path / "run", small_model, "precision=bf16"), quiet=True)
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+def test_half_precision_trains_too(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path, finished_run: Path
+) -> None:
+    train(config_for(painted, tmp_path / "run", small_model, "precision=bf16"), quiet=True)
     assert all(weight.dtype == torch.float32 for weight in weights_of(tmp_path / "run").values())
+    assert not same_weights(finished_run, tmp_path / "run")
+    for name, weight in weights_of(finished_run).items():
+        torch.testing.assert_close(weights_of(tmp_path / "run")[name], weight, atol=0.03, rtol=0)
 
 
 def test_part_losses_without_parts_are_refused(
