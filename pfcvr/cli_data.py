@@ -104,8 +104,8 @@ def caption(
     captioner: Annotated[
         str,
         typer.Option(
-            help="template (from metadata), import (from --captions) or openai (a server at --base-url; its key, if it "
-            "wants one, in OPENAI_API_KEY)."
+            help="template (from metadata), import (from --captions), openai (a server at --base-url; its key, if it "
+            "wants one, in OPENAI_API_KEY) or vllm (servers started for the run)."
         ),
     ] = "template",
     captions: Annotated[Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images.")] = None,
@@ -119,6 +119,9 @@ def caption(
     concurrency: Annotated[int, typer.Option(help="Requests in flight at a time.")] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = 120.0,
     limit: Annotated[int | None, typer.Option(help="Caption so many images and leave the rest pending.", min=1)] = None,
+    python: Annotated[Path | None, typer.Option(help="Interpreter that has vLLM; none: this one.")] = None,
+    replicas: Annotated[int, typer.Option(help="vLLM servers to start; they share the GPUs.")] = 1,
+    server_args: Annotated[str, typer.Option(help="Options of vLLM, as in: '--max-model-len 4096'.")] = "",
     seed: SeedNumber = 0,
     overwrite: OverwriteFlag = False,
     retry: RetryReason = None,
@@ -137,6 +140,9 @@ def caption(
         "prompt": prompt,
         "concurrency": concurrency,
         "timeout": timeout,
+        "python": python,
+        "replicas": replicas,
+        "server_args": server_args,
         "seed": seed,
     }
     config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
