@@ -55,14 +55,11 @@ class AnswerSource(Protocol):
 
 @dataclass(frozen=True)
 class Servers:
-    """``base_urls`` starts or finds equal servers.
-
-    ``patience`` is how long (s) servers that answer nothing are waited for before the run is stopped.
-    """
+    """``base_urls`` starts or finds equal servers, which are asked with ``retries``."""
 
     captioner: str
     base_urls: Callable[[], Sequence[str]]
-    patience: float = 60.0
+    retries: Retries = Retries()
 
     def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> ChatClient:
         """A client of the servers, once all of them have ``model``."""
@@ -75,7 +72,7 @@ class Servers:
             model=model,
             concurrency=config.concurrency,
             timeout=config.timeout,
-            retries=Retries(patience=self.patience),
+            retries=self.retries,
         )
         return ChatClient(settings, probe_body(model, prompt, drawing(prompt, 0, config.seed, False)), key)
 

@@ -3,9 +3,12 @@
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
 from pfcvr.pipeline.captioners.chat_captioner import ChatCaptioner, Servers
+from pfcvr.pipeline.captioners.chat_client import Retries
 from pfcvr.pipeline.captioners.endpoint import EXAMPLE, api_key, base_url, choose_model
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
+
+RETRIES = Retries()
 
 
 class OpenAICaptioner(ChatCaptioner):
@@ -16,4 +19,4 @@ class OpenAICaptioner(ChatCaptioner):
             raise UsageError(f"captioner 'openai' needs the server's address; give it with --base-url {EXAMPLE}")
         url = base_url(config.base_url)
         model = config.model or choose_model(url, api_key(), None)
-        super().__init__(workspace, config, options, Servers("openai", lambda: [url]), model)
+        super().__init__(workspace, config, options, Servers("openai", lambda: [url], RETRIES), model)

@@ -6,6 +6,7 @@ import threading
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
 from pfcvr.pipeline.captioners.chat_captioner import ChatCaptioner, Servers
+from pfcvr.pipeline.captioners.chat_client import Retries
 from pfcvr.pipeline.captioners.vllm_server import (
     ServerPlan,
     VllmServer,
@@ -15,7 +16,7 @@ from pfcvr.pipeline.captioners.vllm_server import (
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-PATIENCE = 900.0  # seconds in which a server that ended has to come up again
+RETRIES = Retries(patience=900.0)  # seconds in which a server that ended has to come up again
 
 
 class VllmCaptioner(ChatCaptioner):
@@ -34,7 +35,7 @@ class VllmCaptioner(ChatCaptioner):
             )
         self._ending = threading.Event()
         self._running: list[VllmServer] = []
-        super().__init__(workspace, config, options, Servers("vllm", self._start_servers, PATIENCE), config.model)
+        super().__init__(workspace, config, options, Servers("vllm", self._start_servers, RETRIES), config.model)
 
     def give_up(self) -> None:
         self._ending.set()
