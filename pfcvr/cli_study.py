@@ -7,7 +7,7 @@ import typer
 
 from pfcvr import config as settings
 from pfcvr.cli_model import DataSet, Device, Workers
-from pfcvr.cli_output import DebugFlag, JsonFlag, emit, new_app
+from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app
 
 app = new_app("Ablation tables and comparisons.")
 
@@ -43,4 +43,34 @@ def ablate(
     values |= {"variant": variant, "protocol": protocol, "seeds": seeds, "split": split, "threads": threads}
     values |= {"device": device, "workers": workers}
     report = ablation.ablate(settings.parse(settings.AblateConfig, values, "pfcvr ablate"))
+    emit(report.as_dict(), report.text(), as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs, or folders of seeds; the first is the reference.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Evaluate runs that were not yet, on this data set.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    unit: Annotated[str, typer.Option(help="What the bootstrap draws: identities or queries.")] = "identities",
+    published: Annotated[
+        str | None, typer.Option(help="t2i-veri or t2i-verw: print the published rivals beside the runs.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and compare.csv.")] = None,
+    seed: SeedNumber = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Put runs side by side: metrics with 95 % intervals, and a paired test of each against the first.
+
+    Example: pfcvr compare irra pfcvr --data dataset --published t2i-veri
+    """
+    from pfcvr.model import comparison
+
+    values = {"runs": tuple(runs), "data": data, "split": split, "unit": unit, "published": published, "out": out}
+    numbers = {"seed": seed, "device": device, "workers": workers}
+    report = comparison.compare(settings.parse(settings.CompareConfig, {**values, **numbers}, "pfcvr compare"))
     emit(report.as_dict(), report.text(), as_json)

@@ -63,7 +63,7 @@ def _module_rows() -> Iterator[AblationRow]:
     yield AblationRow("baseline", "baseline: SDM + ID + MLM", (*WITHOUT_PLFA, *WITHOUT_MIM, *WITHOUT_COPIES))
     yield AblationRow("plfa", "+ PLFA", (*WITHOUT_MIM, *WITHOUT_COPIES))
     yield AblationRow("bmria", "+ BMRIA: MIM beside MLM", WITHOUT_COPIES)
-    yield AblationRow("augmentation", "+ augmentation: dark, bright and noisy copies")
+    yield AblationRow("augmentation", "+ augmentation: 3 copies")
 
 
 def _part_supervision(recipe: Recipe) -> AblationTable:

@@ -1,0 +1,162 @@
+"""``pfcvr compare``: finished runs side by side on the same queries, with intervals and a test against the first.
+
+Intervals and tests draw whole identities, because the queries of one vehicle are not independent of each other
+(``pfcvr.model.statistics``); ``unit = "queries"`` draws single queries. A folder of seeds is one entry: each query
+counts with its mean over the seeds, and the deviation over the seeds stands beside the interval, which knows nothing of
+seeds.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfcvr.config import CompareConfig, EvalConfig
+from pfcvr.errors import CheckpointError, DataError, UsageError
+from pfcvr.files import atomic_write
+from pfcvr.model.comparison_report import ComparisonReport
+from pfcvr.model.evaluate import evaluate
+from pfcvr.model.published import published_methods
+from pfcvr.model.query_results import REACHED, QueryResults, query_results_path, read_query_results
+from pfcvr.model.run_folder import RunFolder
+from pfcvr.model.seeds import seed_runs
+from pfcvr.model.statistics import UnitSums, bootstrap_interval, mean_and_deviation, paired_test, unit_sums
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A run with its ``eval-<split>.json`` and what each query reached."""
+
+    run: Path
+    evaluation: dict[str, Any]
+    results: QueryResults
+
+    @property
+    def asked(self) -> tuple[str, int]:
+        """What must be equal for two runs to be comparable: the list of queries and the size of the gallery."""
+        return self.results.fingerprint, int(self.evaluation["gallery"])
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One run, or several that differ in their seed alone."""
+
+    path: Path
+    runs: tuple[_Measured, ...]
+
+    def common(self, name: str) -> str:
+        """What all runs of the entry have in ``name``; raises UsageError when they differ."""
+        values = {str(run.evaluation[name]) for run in self.runs}
+        if len(values) > 1:
+            raise UsageError(
+                f"{self.path}: its runs differ in {name} ({', '.join(sorted(values))}); name the runs one by one"
+            )
+        return values.pop()
+
+
+def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
+    """Compare ``config.runs`` on ``config.split``; also written to ``config.out`` where that is given.
+
+    Raises:
+        CheckpointError: a folder holds no finished run, or its results are damaged.
+        DataError: a run was not evaluated query by query and there is no ``data`` to do it on, or the runs were
+            measured on different queries or galleries.
+        UsageError: a folder mixes runs of different methods, variants or protocols.
+    """
+    entries = [_entry(path, config, quiet) for path in config.runs]
+    first, *others = [run for entry in entries for run in entry.runs]
+    for other in others:
+        _check_same_queries(first, other, config.split)
+    units = [_units(entry, config) for entry in entries]
+    rows = [_row(entry, sums, config.seed) for entry, sums in zip(entries, units, strict=True)]
+    for row, sums in zip(rows[1:], units[1:], strict=True):
+        test = paired_test(units[0], sums, config.seed)
+        named = zip(REACHED, test.difference, test.low, test.high, test.p_value, strict=True)
+        row["against_first"] = {
+            name: {"difference": float(mean), "low": float(low), "high": float(high), "p_value": float(p)}
+            for name, mean, low, high, p in named
+        }
+    facts = {
+        "split": config.split,
+        "queries": len(first.results.vehicle_ids),
+        "identities": len(set(first.results.vehicle_ids)),
+        "gallery": first.evaluation["gallery"],
+        "chance": first.evaluation["chance"],
+        "unit": config.unit,
+        "seed": config.seed,
+    }
+    published = None if config.published is None else published_methods(config.published)
+    report = ComparisonReport(facts, rows, published)
+    if config.out is not None:
+        _write(report, config.out)
+    return report
+
+
+def _entry(path: Path, config: CompareConfig, quiet: bool) -> _Entry:
+    runs = [path] if RunFolder(path).is_run else seed_runs(path)
+    if not runs:
+        raise CheckpointError(f"{path}: no training run here, nor seeds of one; give a folder that pfcvr train made")
+    return _Entry(path, tuple(_measured(run, config, quiet) for run in runs))
+
+
+def _measured(run: Path, config: CompareConfig, quiet: bool) -> _Measured:
+    evaluation = _evaluation(run, config, quiet)
+    return _Measured(run, evaluation, read_query_results(query_results_path(run, config.split)))
+
+
+def _evaluation(run: Path, config: CompareConfig, quiet: bool) -> dict[str, Any]:
+    RunFolder(run).finished()
+    path = run / f"eval-{config.split}.json"
+    if path.is_file() and query_results_path(run, config.split).is_file():
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+    if config.data is None:
+        raise DataError(
+            f"{run}: not evaluated query by query on split '{config.split}'; give --data, or run: "
+            f"pfcvr eval {run} --data D --split {config.split}"
+        )
+    return evaluate(
+        EvalConfig(run=run, data=config.data, split=config.split, device=config.device, workers=config.workers), quiet
+    )
+
+
+def _check_same_queries(first: _Measured, other: _Measured, split: str) -> None:
+    if first.asked != other.asked:
+        sizes = [f"{len(one.results.vehicle_ids):,} queries, {one.asked[1]:,} images" for one in (first, other)]
+        raise DataError(
+            f"{first.run} and {other.run} were measured on different queries or galleries of split '{split}' "
+            f"({sizes[0]}; {sizes[1]}); run pfcvr eval on one data set for both"
+        )
+
+
+def _units(entry: _Entry, config: CompareConfig) -> UnitSums:
+    values = np.mean([run.results.values for run in entry.runs], axis=0)
+    return unit_sums(values, entry.runs[0].results.vehicle_ids, config.unit)
+
+
+def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
+    low, high = bootstrap_interval(units, seed)
+    metrics = {}
+    for column, name in enumerate(REACHED):
+        _, deviation = mean_and_deviation([float(run.results.values[:, column].mean()) for run in entry.runs])
+        metrics[name] = {
+            "mean": float(units.means[column]),
+            "low": float(low[column]),
+            "high": float(high[column]),
+            "deviation": deviation,
+        }
+    return {
+        "run": str(entry.path),
+        **{name: entry.common(name) for name in ("method", "variant", "protocol")},
+        "seeds": [int(run.evaluation["seed"]) for run in entry.runs],
+        "metrics": metrics,
+    }
+
+
+def _write(report: ComparisonReport, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("compare.md", report.text() + "\n"), ("compare.csv", report.csv())):
+        with atomic_write(out / name) as file:
+            file.write(text.encode())
