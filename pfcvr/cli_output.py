@@ -1,6 +1,7 @@
 """What all commands share: the options that every command takes, and how a result is printed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +29,9 @@ def new_app(help_text: str) -> typer.Typer:
 
 
 def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
-    """Print ``result`` as one JSON object, or ``text`` for people."""
-    print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+    """Print ``result`` as one JSON object, or ``text`` for people; of a launcher's processes the first one prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
 
 
 def reasons_text(reasons: dict[str, int]) -> str:
