@@ -40,6 +40,15 @@ class CaptionFeatures:
     padding: Bool[Tensor, "B L"]
 
 
+@dataclass(frozen=True)
+class PaintedPatches:
+    """Pixels for the patches at ``places``, all of them hidden, or for all patches, of which some were ``hidden``."""
+
+    pixels: Float[Tensor, "B R pixels"]
+    places: Int[Tensor, "B R"] | None = None
+    hidden: Bool[Tensor, "B R"] | None = None
+
+
 class PfcvrModel(PretrainedModel):
     """Part-level fine-grained cross-modal vehicle retrieval (paper section III).
 
@@ -137,7 +146,11 @@ class PfcvrModel(PretrainedModel):
             tokens, masked_tokens = self.towers.text_tokens(torch.cat([ids, batch.masked_token_ids])).chunk(2)
         else:
             tokens = self.towers.text_tokens(ids)
-        return CaptionFeatures(tokens, self.towers.text_global(tokens, ids), self.towers.padding(ids)), masked_tokens
+        return self.caption_features(tokens, ids), masked_tokens
+
+    def caption_features(self, tokens: Float[Tensor, "B L D"], token_ids: Int[Tensor, "B L"]) -> CaptionFeatures:
+        """What the heads read of captions whose text tokens are ``tokens``."""
+        return CaptionFeatures(tokens, self.towers.text_global(tokens, token_ids), self.towers.padding(token_ids))
 
     def _global_losses(
         self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D"], batch: Batch
@@ -227,19 +240,30 @@ class PfcvrModel(PretrainedModel):
         caption: CaptionFeatures,
         batch: Batch,
     ) -> Float[Tensor, ""]:
+        painted = self.paint_patches(patch_decoder, patches, caption, batch)
+        pixels = patch_pixels(batch.images, self.config.towers.patch_size)
+        target = pixels if painted.places is None else pixels.take_along_dim(painted.places[:, :, None], dim=1)
+        return objective.mim_loss(painted.pixels, target, painted.hidden)
+
+    def paint_patches(
+        self,
+        patch_decoder: PatchDecoder | BlackPatchDecoder,
+        patches: Float[Tensor, "B N E"],
+        caption: CaptionFeatures,
+        batch: Batch,
+    ) -> PaintedPatches:
+        """What the image branch makes of the patches it may not see."""
         if self.config.patch_guide == "end":
             guide, skipped = caption.end[:, None], None
         else:
             guide, skipped = caption.tokens, caption.padding if self.config.mask_padding else None
-        pixels = patch_pixels(batch.images, self.config.towers.patch_size)
         if isinstance(patch_decoder, PatchDecoder):
             kept, removed = choose_removed_patches(batch.part_grids, self.config.removed_patches, batch.patch_draws)
             visible = self.towers.encode_patches(patches, kept)
-            predicted = patch_decoder(visible, kept, removed, guide, skipped)
-            return objective.mim_loss(predicted, pixels.take_along_dim(removed[:, :, None], dim=1))
+            return PaintedPatches(patch_decoder(visible, kept, removed, guide, skipped), places=removed)
         hidden = self._black_patches(batch)
         seen = torch.where(hidden[:, :, None], self.towers.embed_patches(black_image(batch.images)), patches)
-        return objective.mim_loss(patch_decoder(self.towers.encode_patches(seen), guide, skipped), pixels, hidden)
+        return PaintedPatches(patch_decoder(self.towers.encode_patches(seen), guide, skipped), hidden=hidden)
 
     def _black_patches(self, batch: Batch) -> Bool[Tensor, "B N"]:
         of_part = batch.part_grids.any(dim=1)
