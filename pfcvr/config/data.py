@@ -11,7 +11,7 @@ from pfcvr.config.base import Settings
 
 PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
 PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
-Captioner = Literal["template", "import", "openai", "vllm"]
+Captioner = Literal["template", "import", "openai", "vllm", "transformers"]
 
 
 def command_line(value: Any) -> Any:
@@ -89,6 +89,7 @@ class CaptionConfig(Settings):
     prompt or the path of one. At most ``concurrency`` requests are in flight; each may take ``timeout`` seconds.
     An image gets up to ``attempts`` answers, each asked for with other sampling, until one is good.
     For ``vllm``: the interpreter that has vLLM, how many servers, and options for them, as text or as a table.
+    For ``transformers``: where the model runs, and in which precision.
     """
 
     captioner: Captioner = "template"
@@ -103,6 +104,8 @@ class CaptionConfig(Settings):
     python: Path | None = None
     replicas: int = Field(1, ge=1, le=64)
     server_args: tuple[str, ...] = ()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     seed: int = 0
 
     @field_validator("server_args", mode="before")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pfcvr.config import PartsConfig
+from pfcvr.config import CaptionConfig, PartsConfig
 from pfcvr.errors import BackendError
 
 
@@ -15,7 +15,7 @@ class Inference:
     there.
     """
 
-    def __init__(self, config: PartsConfig) -> None:
+    def __init__(self, config: PartsConfig | CaptionConfig) -> None:
         import torch
 
         if config.device == "cuda" and not torch.cuda.is_available():

@@ -8,7 +8,7 @@ from typing import Any
 from pfcvr.errors import CheckpointError
 from pfcvr.files import sha256_file
 
-WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 def find_weights(name: str) -> Path:
@@ -41,21 +41,25 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()
 
 
-def load_model(class_name: str, folder: Path, model_type: str) -> Any:
-    """``transformers.<class_name>`` from ``folder``, in float32 and in evaluation mode.
+def load_model(class_name: str, folder: Path, model_type: str | None, precision: str = "float32") -> Any:
+    """``transformers.<class_name>`` from ``folder``, its weights in ``precision``, in evaluation mode.
 
-    Raises CheckpointError when the folder holds another kind of model (``model_type`` of its config.json), or weights
-    that are missing, of another shape, or damaged.
+    Raises CheckpointError when the folder holds another kind of model (``model_type`` of its config.json; None for
+    whatever the class takes), or weights that are missing, of another shape, or damaged.
     """
     import torch
     import transformers
     from safetensors import SafetensorError
 
-    _check_model_type(folder, model_type)
+    model_type = _checked_model_type(folder, model_type)
     _quiet_transformers()
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
-            folder, output_loading_info=True, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            folder,
+            output_loading_info=True,
+            dtype=getattr(torch, precision),
+            local_files_only=True,
+            use_safetensors=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -83,21 +87,23 @@ def load_processor(class_name: str, folder: Path) -> Any:
         ) from None
 
 
-def _check_model_type(folder: Path, model_type: str) -> None:
+def _checked_model_type(folder: Path, model_type: str | None) -> str:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(
-            f"{folder}: no config.json there; give the folder of a Transformers model of type '{model_type}'"
+            f"{folder}: no config.json there; give the folder of a Transformers model"
+            + (f" of type '{model_type}'" if model_type else "")
         ) from None
     except ValueError:
         raise CheckpointError(f"{path}: not readable as JSON; get the folder anew") from None
     found = config.get("model_type") if isinstance(config, dict) else None
-    if found != model_type:
+    if not isinstance(found, str) or model_type not in (None, found):
         raise CheckpointError(
             f"{folder}: holds a model of type '{found}', expected '{model_type}'; give the weights that fit the backend"
         )
+    return found
 
 
 def _quiet_transformers() -> None:

@@ -64,6 +64,7 @@ CAPTIONERS: BackendTable = {
     "template": ("pfcvr.pipeline.captioners.template:TemplateCaptioner", None),
     "import": ("pfcvr.pipeline.captioners.import_:ImportCaptioner", None),
     "openai": ("pfcvr.pipeline.captioners.openai_:OpenAICaptioner", None),
+    "transformers": ("pfcvr.pipeline.captioners.transformers_:TransformersCaptioner", None),
     "vllm": ("pfcvr.pipeline.captioners.vllm_:VllmCaptioner", None),
 }
 

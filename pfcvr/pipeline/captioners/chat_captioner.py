@@ -50,6 +50,11 @@ class AnswerSource(Protocol):
     @property
     def captioner(self) -> str: ...
 
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """What the answers depend on besides model, prompt, picture and sampling; JSON values."""
+        ...
+
     def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> Answerer: ...
 
 
@@ -60,6 +65,11 @@ class Servers:
     captioner: str
     base_urls: Callable[[], Sequence[str]]
     retries: Retries = Retries()
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """The model's name has to do."""
+        return {}
 
     def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> ChatClient:
         """A client of the servers, once all of them have ``model``."""
@@ -95,6 +105,7 @@ class ChatCaptioner:
         self._prompt = load_prompt(config.prompt)
         self._depends_on: dict[str, Any] = {
             "model": model,
+            **source.depends_on,
             "prompt_sha256": self._prompt.sha256,
             "image": config.image.model_dump(mode="json"),
         }
@@ -189,9 +200,12 @@ class ChatCaptioner:
         return content
 
     def _judge(self, image: ImageRecord, reply: Reply) -> Judged | Refusal:
-        expected = vision_tokens(*fitted_size(image.width, image.height, self._config.image))
+        expected = self._expected_vision_tokens(image)
         answer = Answer(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, expected)
         return judge(answer, self._prompt)
+
+    def _expected_vision_tokens(self, image: ImageRecord) -> int | None:
+        return vision_tokens(*fitted_size(image.width, image.height, self._config.image))
 
     def _caption(self, image: ImageRecord, reply: Reply, draw: Drawing, judged: Judged) -> Caption:
         origin = CaptionOrigin(
