@@ -9,7 +9,7 @@ import torch
 from pfcvr.config import ModelConfig
 from pfcvr.model.batch import Batch
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
-from pfcvr.model.tokenizer import caption_tokenizer
+from pfcvr.model.tokenizer import CaptionTokenizer, caption_tokenizer
 
 TINY_TOWERS = {
     "patch_size": 8,
@@ -23,7 +23,8 @@ TINY_TOWERS = {
     "text_layers": 2,
     "text_heads": 4,
 }
-ALL_LOSSES = {name: 1.0 for name in ("sdm", "id", "part_itc", "part_across", "mlm", "mim", "itc")}
+ALL_LOSSES = {name: 1.0 for name in ("sdm", "id", "part_itc", "part_across", "part_mlm", "mlm", "mim", "itc")}
+PHRASES = ("dark tinted windows", "steel wheels", "car doors", "car mirrors", "narrow round lights", "a plain roof")
 CAPTIONS = (
     "A white SUV with roof rails and dark rear windows.",
     "Red pickup truck, two doors, round lights",
@@ -77,6 +78,7 @@ def tiny_batch() -> Callable[..., Batch]:
         random = torch.Generator().manual_seed(1)
         rows, cols = model.config.image_size
         patches = model.config.patch_grid[0] * model.config.patch_grid[1]
+        short = CaptionTokenizer(model.tokenizer.tokenizer, model.config.part_text_length)
         ids = model.tokenizer.encode(CAPTIONS[:size]).ids
         masked, labels = model.tokenizer.mask_words(ids, 0.3, random)
         return Batch(
@@ -85,6 +87,7 @@ def tiny_batch() -> Callable[..., Batch]:
             masked_token_ids=masked,
             masked_labels=labels,
             part_grids=torch.rand(size, 6, patches, generator=random) < 0.2,
+            part_token_ids=short.encode(PHRASES * size).ids.unflatten(0, (size, 6)).roll(1, dims=0),
             identities=torch.tensor(identities if identities is not None else list(range(size))),
         )
 
