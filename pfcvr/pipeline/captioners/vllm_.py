@@ -49,6 +49,8 @@ class VllmCaptioner(ChatCaptioner):
 
     def _start_servers(self) -> list[str]:
         config, folder = self._config, self._workspace.folder("caption")
+        if self._running:
+            return [server.base_url for server in self._running]
         for number, devices in enumerate(shares(visible_devices(), config.replicas)):
             plan = ServerPlan(
                 model=self._model,

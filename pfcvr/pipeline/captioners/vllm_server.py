@@ -60,9 +60,9 @@ class ServerPlan:
 class VllmServer:
     """One server, on the same loopback port for as long as this object lives.
 
-    After ``start`` a thread watches it: a process that ends is started again, at most RESTARTS times; then, or when a
-    new one does not come up, ``failed`` is called with the StageStopped that tells why. Once ``ending`` is set nobody
-    waits or watches any more. Raises BackendError when the interpreter has no vLLM.
+    Once it was ready, a thread watches it: a process that ends is started again, at most RESTARTS times, while requests
+    wait; then ``failed`` is called with the StageStopped that tells why. When ``ending`` is set nobody waits or watches
+    any more. Raises BackendError when the interpreter has no vLLM.
     """
 
     def __init__(self, plan: ServerPlan, failed: Callable[[StageStopped], None], ending: threading.Event) -> None:
@@ -113,13 +113,6 @@ class VllmServer:
             self._say(f"ended with {why}; start {restarts + 1} of at most {RESTARTS + 1}")
             process.stop()
             self.launch()
-            try:
-                self._wait(self._launched())
-            except BackendError as error:
-                self._failed(StageStopped(str(error)))
-                return
-            except StageStopped:
-                return
 
     def _wait(self, process: ChildProcess) -> None:
         began = told = time.monotonic()

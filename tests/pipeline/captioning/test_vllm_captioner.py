@@ -1,0 +1,229 @@
+"""The captioner that starts its own vLLM servers, against a program that lives and dies as vLLM does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfcvr.config import CaptionConfig, parse
+from pfcvr.errors import BackendError, PfcvrError, StageStopped, UsageError
+from pfcvr.pipeline import caption
+from pfcvr.pipeline.captioners.vllm_server import RESTARTS, entry_point, shares, visible_devices
+from pfcvr.records import Caption
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+STUB = Path(__file__).parent / "stub"
+QUIET = RunOptions(quiet=True)
+PROGRAM = "from pfcvr.cli import data_main; data_main()"
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the stub the ``vllm`` of the servers' interpreter; returns the folder it writes to."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("STUB_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def workspace(small: Any) -> Workspace:
+    small.add_images({"00001": 6, "00002": 6})
+    opened: Workspace = small.workspace
+    return opened
+
+
+def config(**values: Any) -> CaptionConfig:
+    return CaptionConfig(captioner="vllm", model="tiny", prompt="vehicle-text", concurrency=2, **values)
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited 30 s in vain"
+        time.sleep(0.05)
+
+
+def processes(notes: Path) -> list[int]:
+    return [start[who] for start in lines(notes, "starts.jsonl") for who in ("pid", "engine")]
+
+
+def captioned(workspace: Workspace) -> set[str]:
+    return {record.image_id for record in workspace.records("caption", Caption)}
+
+
+def test_a_run_starts_a_server_captions_with_it_and_leaves_no_process(workspace: Workspace, notes: Path) -> None:
+    summary = caption.run(workspace, config(), QUIET)
+    assert (summary.kept, summary.rejected) == (12, 0)
+    (start,) = lines(notes, "starts.jsonl")
+    assert start["arguments"]["model"] == "tiny"
+    assert start["arguments"]["host"] == "127.0.0.1"
+    assert json.loads(start["arguments"]["limit_mm_per_prompt"]) == {"image": 1, "video": 0}
+    assert len(lines(notes, "requests.jsonl")) == 12
+    assert not any(is_running(pid) for pid in processes(notes))
+
+
+def test_a_sealed_stage_needs_no_server(workspace: Workspace, notes: Path) -> None:
+    caption.run(workspace, config(), QUIET)
+    assert caption.run(workspace, config(), QUIET).already_done
+    assert len(lines(notes, "starts.jsonl")) == 1
+
+
+def test_replicas_share_the_requests_and_the_gpus(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    caption.run(workspace, config(replicas=2, server_args={"max-num-seqs": 16}), QUIET)
+    starts = lines(notes, "starts.jsonl")
+    assert sorted(start["devices"] for start in starts) == ["4,5", "6,7"]
+    assert {start["arguments"]["max_num_seqs"] for start in starts} == {16}
+    answered = [request["pid"] for request in lines(notes, "requests.jsonl")]
+    assert set(answered) == {start["pid"] for start in starts}
+    assert len(answered) == 12
+
+
+def test_a_server_gets_neither_the_lock_of_the_workspace_nor_the_key_of_a_paid_service(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with workspace.lock():
+        caption.run(workspace, config(), QUIET)
+    (start,) = lines(notes, "starts.jsonl")
+    assert not start["has_key"]
+    inside = [file for file in start["files"] if file.startswith(str(workspace.root))]
+    assert inside == [str(workspace.root / "caption" / "vllm-0.log")] * 2
+
+
+def test_a_server_that_ends_in_the_run_is_started_again(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STUB_DIES_AFTER", "7")
+    assert caption.run(workspace, config(), QUIET).kept == 12
+    assert len(lines(notes, "starts.jsonl")) == 2
+    requests = [request["image"] for request in lines(notes, "requests.jsonl")]
+    assert len(requests) <= 13  # each image once, and the probe that found the server well again
+    assert "exit code 7 (RuntimeError: the card is out of memory)" in capsys.readouterr().err
+
+
+def test_a_server_that_keeps_ending_stops_the_run_which_then_continues(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_DIES_AFTER", "1")
+    with pytest.raises(StageStopped, match=r"ended 4 times.*RuntimeError: the card is out of memory.*to continue"):
+        caption.run(workspace, config(), QUIET)
+    assert len(lines(notes, "starts.jsonl")) == RESTARTS + 1
+    assert not any(is_running(pid) for pid in processes(notes))
+    answered = len(lines(notes, "requests.jsonl"))
+    assert 0 < answered < 12
+    monkeypatch.delenv("STUB_DIES_AFTER")
+    assert caption.run(workspace, config(), QUIET).kept == 12
+    assert len(captioned(workspace)) == 12
+
+
+def test_a_server_that_cannot_start_is_one_sentence_with_its_last_error(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_REFUSES", "1")
+    with pytest.raises(PfcvrError, match=r"exit code 3 \(ValueError: no such model\); look at .*vllm-0.log"):
+        caption.run(workspace, config(), QUIET)
+
+
+def start_command(workspace: Workspace) -> "subprocess.Popen[str]":
+    arguments = ["caption", "-w", str(workspace.root), "--captioner", "vllm", "--model", "tiny"]
+    command = [sys.executable, "-c", PROGRAM, *arguments, "--prompt", "vehicle-text"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_servers_end_with_the_run_however_it_ends(
+    how: signal.Signals, workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_LOADING", "600")
+    run = start_command(workspace)
+    wait_until(lambda: len(lines(notes, "starts.jsonl")) == 1)
+    run.send_signal(how)
+    _, told = run.communicate(timeout=30)
+    assert run.returncode == (130 if how is signal.SIGINT else -how)
+    wait_until(lambda: not any(is_running(pid) for pid in processes(notes)))
+    monkeypatch.setenv("STUB_LOADING", "0")
+    with workspace.lock():
+        assert caption.run(workspace, config(), QUIET).kept == 12
+    assert "Traceback" not in told
+
+
+def test_a_killed_guardian_takes_the_server_along(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_LOADING", "600")
+    run = start_command(workspace)
+    wait_until(lambda: len(lines(notes, "starts.jsonl")) == 1)
+    (start,) = lines(notes, "starts.jsonl")
+    guardian = int(Path(f"/proc/{start['pid']}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(guardian, signal.SIGKILL)
+    wait_until(lambda: not is_running(start["pid"]))
+    _, told = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert "ended before it was ready" in told
+    os.kill(start["engine"], signal.SIGKILL)
+
+
+def test_an_interpreter_without_vllm_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"needs the package 'vllm', which .* does not have; give --python"):
+        entry_point(sys.executable)
+    with pytest.raises(BackendError, match=r"cannot be run \(no such file or directory\)"):
+        entry_point(str(tmp_path / "python"))
+
+
+def test_a_captioner_without_a_model_or_with_an_address_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="needs a model"):
+        caption.run(workspace, CaptionConfig(captioner="vllm"), QUIET)
+    with pytest.raises(UsageError, match="starts its own server"):
+        caption.run(workspace, config(base_url="http://127.0.0.1:1/v1"), QUIET)
+
+
+def test_gpus_are_dealt_evenly_or_refused() -> None:
+    assert shares(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
+    assert shares([], 3) == [None, None, None]
+    assert shares(["0", "1"], 1) == [None]
+    with pytest.raises(BackendError, match="3 replicas on 2 GPUs"):
+        shares(["0", "1"], 3)
+
+
+def test_an_empty_list_of_devices_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == []
+
+
+def test_server_options_read_the_same_as_text_and_as_a_table() -> None:
+    text = parse(CaptionConfig, {"server_args": "--max-num-seqs 16 --dtype float32 --enforce-eager"}, "here")
+    table = parse(
+        CaptionConfig,
+        {"server_args": {"max-num-seqs": 16, "dtype": "float32", "enforce-eager": True, "disable-log-stats": False}},
+        "here",
+    )
+    assert text.server_args == table.server_args
+    limits = parse(CaptionConfig, {"server_args": {"limit-mm-per-prompt": {"image": 1}}}, "here")
+    assert limits.server_args == ("--limit-mm-per-prompt", '{"image": 1}')
+    with pytest.raises(UsageError, match="no closing quotation"):
+        parse(CaptionConfig, {"server_args": "--dtype 'float32"}, "here")
