@@ -1,0 +1,95 @@
+"""An imported workspace of small pictures, and servers that misbehave by script."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pfcvr.config import CaptionConfig, ImportConfig
+from pfcvr.pipeline import caption, import_
+from pfcvr.pipeline.captioners import openai_
+from pfcvr.pipeline.captioners.chat_client import Retries
+from pfcvr.records import Caption, Rejected
+from pfcvr.stage import RunOptions, StageSummary
+from pfcvr.store import Workspace
+
+QUIET = RunOptions(quiet=True)
+SMALL_IMAGE = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
+IMAGES_PER_VEHICLE = 10
+
+
+def _load_fault_server() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fault_server", Path(__file__).with_name("fault_server.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fault_server"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+faults = _load_fault_server()
+
+
+@dataclass
+class Captioning:
+    """A workspace to be captioned, and how."""
+
+    workspace: Workspace
+
+    def run(self, server: Any, options: RunOptions = QUIET, **settings: Any) -> StageSummary:
+        values = {"captioner": "openai", "base_url": server.url, "image": SMALL_IMAGE, "concurrency": 4, "timeout": 10}
+        config = CaptionConfig.model_validate(values | settings)
+        with self.workspace.lock():
+            return caption.run(self.workspace, config, options)
+
+    def captions(self) -> dict[str, Caption]:
+        return {row.image_id: row for row in self.workspace.records("caption", Caption)}
+
+    def rejected(self) -> dict[str, Rejected]:
+        return {row.subject: row for row in self.workspace.rejected("caption")}
+
+    def sealed_bytes(self) -> dict[str, bytes]:
+        files = sorted(self.workspace.folder("caption").iterdir())
+        return {file.name: file.read_bytes() for file in files if file.name != "telemetry.jsonl"}
+
+
+def import_pictures(folder: Path, count: int) -> Captioning:
+    """``count`` pictures of 40 x 40 pixels, each with pixels of its own, imported into a workspace."""
+    for number in range(count):
+        file = folder / f"source/images/{number // IMAGES_PER_VEHICLE:05d}/{number:06d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(coarse).resize((40, 40), Image.Resampling.NEAREST).save(file)
+    workspace = Workspace(folder / "work", create=True)
+    with workspace.lock():
+        import_.run(workspace, ImportConfig(source=folder / "source"), QUIET)
+    return Captioning(workspace)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[[int], Captioning]:
+    return lambda count: import_pictures(tmp_path, count)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts servers that misbehave by script; runs have little patience with them."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(openai_, "RETRIES", Retries(tries=4, first_wait=0.01, longest_wait=0.05, patience=0.5))
+    servers = []
+
+    def start_server(**settings: Any) -> Any:
+        servers.append(faults.FaultServer(**settings))
+        return servers[-1]
+
+    yield start_server
+    for server in servers:
+        server.close()
