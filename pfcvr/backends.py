@@ -1,6 +1,8 @@
 """Load a backend by name from a plain dict ``name -> ("module:attribute", extra or None)``, imported when chosen."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pfcvr.errors import BackendError, UsageError
@@ -15,14 +17,30 @@ def load_backend(kind: str, table: BackendTable, name: str) -> Any:
     """
     if name not in table:
         raise UsageError(f"unknown {kind} '{name}'; choose one of: {', '.join(sorted(table))}")
-    target, extra = table[name]
-    module_name, _, attribute = target.partition(":")
+    module_name, _, attribute = table[name][0].partition(":")
+    with _extra_named(kind, table, name):
+        return getattr(importlib.import_module(module_name), attribute)
+
+
+def build_backend(kind: str, table: BackendTable, name: str, *arguments: Any) -> Any:
+    """What the backend ``table[name]`` makes of ``arguments``; raises as ``load_backend`` does.
+
+    For backends that import their packages when they are made.
+    """
+    factory = load_backend(kind, table, name)
+    with _extra_named(kind, table, name):
+        return factory(*arguments)
+
+
+@contextmanager
+def _extra_named(kind: str, table: BackendTable, name: str) -> Iterator[None]:
+    """Turn the error of a package that is not installed into the pip line to type."""
     try:
-        module = importlib.import_module(module_name)
+        yield
     except ModuleNotFoundError as error:
-        if extra is None or (error.name or "").startswith("pfcvr"):
+        extra, package = table[name][1], error.name or ""
+        if extra is None or package.startswith("pfcvr") or not isinstance(error, ModuleNotFoundError):
             raise
         raise BackendError(
-            f"{kind} '{name}' needs the package '{error.name}'; run: pip install 'pfcvr[{extra}]'"
+            f"{kind} '{name}' needs the package '{package}'; run: pip install 'pfcvr[{extra}]'"
         ) from None
-    return getattr(module, attribute)

@@ -17,6 +17,7 @@ from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, PatchGrid, Rle
 Mask = NDArray[np.bool_]
 COVERAGE_TOLERANCE = 1e-6
 FARTHEST_PIXEL = 1_000_000_000
+STRIPS_AT_ONCE = 65_536
 MOST_LETTERS_PER_RUN = 8  # 40 bits
 
 
@@ -167,16 +168,62 @@ def box_overlap(box: BoxXyxy, other: BoxXyxy) -> float:
     return box_area((max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])))
 
 
-def cell_shares(mask: NDArray[Any], rows: int, cols: int) -> NDArray[np.float32]:
-    """Share of each grid cell that ``mask`` [..., height, width] covers -> [..., rows, cols], in [0, 1].
+def union_of_masks(rles: Sequence[Rle]) -> Rle:
+    """The pixels that any of ``rles`` has, all of one size; raises ValueError for runs that do not fill it."""
+    if len(rles) == 1:
+        return rles[0]
+    for rle in rles:
+        check_rle(rle)
+    return _rle(coco_mask.merge([_coco(rle) for rle in rles]))
+
+
+def mask_middle(rle: Rle) -> tuple[float, float]:
+    """Mean (x, y) of the mask's pixels, in pixels; the mask must not be empty."""
+    columns, tops, bottoms = _strips(rle)
+    lengths = bottoms - tops
+    area = lengths.sum()
+    return float(((columns + 0.5) * lengths).sum() / area), float(((tops + bottoms) / 2 * lengths).sum() / area)
+
+
+def mask_area_inside(rle: Rle, box: BoxXyxy) -> float:
+    """Square pixels of the mask inside ``box``."""
+    columns, tops, bottoms = _strips(rle)
+    x0, y0, x1, y1 = box
+    wide = np.clip(np.minimum(columns + 1, x1) - np.maximum(columns, x0), 0.0, 1.0)
+    tall = np.clip(np.minimum(bottoms, y1) - np.maximum(tops, y0), 0.0, None)
+    return float((wide * tall).sum())
+
+
+def mask_shares(rle: Rle, rows: int, cols: int) -> NDArray[np.float32]:
+    """Share of each grid cell that the mask covers -> [rows, cols], in [0, 1].
 
     The image is stretched to the grid: cell (r, c) is y in [rH/rows, (r+1)H/rows), x likewise. Exact for any size,
-    since a pixel that straddles a border counts to each side by its share.
+    since a pixel that straddles a border counts to each side by its share. Taken from the runs, without the pixels.
     """
-    height, width = mask.shape[-2:]
-    by_row, by_col = _overlap(height, rows), _overlap(width, cols)
-    shares: NDArray[np.float32] = by_row @ mask.astype(np.float32) @ by_col.T
-    return shares
+    height, width = rle.size
+    columns, tops, bottoms = _strips(rle)
+    by_col = _overlap(width, cols).T
+    shares = np.zeros((rows, cols))
+    for start in range(0, len(columns), STRIPS_AT_ONCE):
+        part = slice(start, start + STRIPS_AT_ONCE)
+        starts, stops = tops[part, None] * (rows / height), bottoms[part, None] * (rows / height)
+        shares += _interval_shares(starts, stops, rows).T @ by_col[columns[part]]
+    return shares.astype(np.float32)
+
+
+def _strips(rle: Rle) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The mask as vertical strips: the column of each, its first row and the row after its last."""
+    height = rle.size[0]
+    ends = check_rle(rle).cumsum()
+    starts, stops = ends[:-1:2], ends[1::2]
+    filled = stops > starts
+    starts, stops = starts[filled], stops[filled]
+    firsts = starts // height
+    counts = (stops - 1) // height - firsts + 1
+    columns = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts - firsts, counts)
+    tops = np.maximum(np.repeat(starts, counts) - columns * height, 0)
+    bottoms = np.minimum(np.repeat(stops, counts) - columns * height, height)
+    return columns, tops, bottoms
 
 
 def coverage_grid(shares: NDArray[np.float32], coverage: float) -> NDArray[np.bool_]:
@@ -215,8 +262,7 @@ def part_shares(
             boxes.setdefault(instance.part, []).append(instance.box_xyxy)
     shares: dict[Part, NDArray[np.float32]] = {}
     for part, rles in masks.items():
-        union = np.logical_or.reduce([decode_mask(rle) for rle in rles])
-        shares[part] = cell_shares(union, rows, cols)
+        shares[part] = mask_shares(union_of_masks(rles), rows, cols)
     for part, part_boxes in boxes.items():
         for box in part_boxes:
             covered = box_shares(box, size, rows, cols)
@@ -248,15 +294,14 @@ def grid_array(grid: PatchGrid) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=1024)
-def _overlap(pixels: int, cells: int) -> NDArray[np.float32]:
+def _overlap(pixels: int, cells: int) -> NDArray[np.float64]:
     """[cells, pixels]: which share of each cell every pixel makes up."""
-    return np.stack(
-        [_interval_shares(p * cells / pixels, (p + 1) * cells / pixels, cells) for p in range(pixels)], axis=1
-    ).astype(np.float32)
+    borders = np.arange(pixels + 1) * (cells / pixels)
+    return _interval_shares(borders[:-1, None], borders[1:, None], cells).T
 
 
-def _interval_shares(start: float, stop: float, cells: int) -> NDArray[np.float64]:
-    """Share of each unit cell [i, i+1) that [start, stop) covers."""
+def _interval_shares(start: Any, stop: Any, cells: int) -> NDArray[np.float64]:
+    """Share of each unit cell [i, i+1) that [start, stop) covers; further intervals along a first axis."""
     left = np.arange(cells)
     shares: NDArray[np.float64] = np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
     return shares

@@ -180,12 +180,12 @@ def test_polygons_that_are_none_are_refused(polygons: list, sentence: str) -> No
 @settings(max_examples=60)
 @given(masks, st.integers(1, 7), st.integers(1, 7), coverages)
 def test_grid_is_that_of_exact_fractions(mask: np.ndarray, rows: int, cols: int, coverage: Fraction) -> None:
-    grid = geometry.coverage_grid(geometry.cell_shares(mask, rows, cols), float(coverage))
+    grid = geometry.coverage_grid(geometry.mask_shares(geometry.encode_mask(mask), rows, cols), float(coverage))
     expected = exact_grid(mask, rows, cols, coverage)
     if expected.sum() > 1 or not expected.any() or grid.sum() != 1:
         assert np.array_equal(grid, expected)
     else:  # one best cell: among cells that are equal but for rounding, either is right
-        shares = geometry.cell_shares(mask, rows, cols)
+        shares = geometry.mask_shares(geometry.encode_mask(mask), rows, cols)
         assert shares[grid][0] == pytest.approx(shares[expected][0], abs=1e-5)
 
 
@@ -225,10 +225,37 @@ def test_box_alone_marks_the_cells_that_it_covers(size, quarters, rows, cols, co
     fine = np.zeros((4 * height, 4 * width), dtype=bool)
     fine[y0:y1, x0:x1] = True
     shares = geometry.box_shares(box, size, rows, cols)
-    assert np.allclose(shares, geometry.cell_shares(fine, rows, cols), atol=1e-5)
+    assert np.allclose(shares, geometry.mask_shares(geometry.encode_mask(fine), rows, cols), atol=1e-5)
     expected = exact_grid(fine, rows, cols, coverage) if height * width <= 60 else None
     if expected is not None and expected.sum() != 1:
         assert np.array_equal(geometry.coverage_grid(shares, float(coverage)), expected)
+
+
+@given(masks.filter(np.any), st.lists(st.integers(-4, 160), min_size=4, max_size=4))
+def test_middle_and_inside_of_a_mask_are_those_of_its_pixels(mask: np.ndarray, quarters: list[int]) -> None:
+    rle = geometry.encode_mask(mask)
+    ys, xs = np.nonzero(mask)
+    assert geometry.mask_middle(rle) == pytest.approx((xs.mean() + 0.5, ys.mean() + 0.5))
+    x0, x1 = sorted(quarters[:2])
+    y0, y1 = sorted(quarters[2:])
+    quarter_pixels = np.repeat(np.repeat(mask, 4, axis=0), 4, axis=1)
+    inside = quarter_pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].sum() / 16
+    assert geometry.mask_area_inside(rle, (x0 / 4, y0 / 4, x1 / 4, y1 / 4)) == pytest.approx(inside)
+
+
+@given(sizes.flatmap(lambda size: st.lists(hnp.arrays(bool, size), min_size=1, max_size=4)))
+def test_union_of_masks_is_that_of_their_pixels(same_size: list[np.ndarray]) -> None:
+    union = geometry.union_of_masks([geometry.encode_mask(mask) for mask in same_size])
+    assert np.array_equal(geometry.decode_mask(union), np.logical_or.reduce(same_size))
+
+
+def test_a_mask_of_more_strips_than_are_taken_at_once_gives_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(0).random((60, 70)) < 0.5
+    rle = geometry.encode_mask(mask)
+    at_once = geometry.mask_shares(rle, 6, 7)
+    assert np.allclose(at_once, mask.reshape(6, 10, 7, 10).mean(axis=(1, 3)))
+    monkeypatch.setattr(geometry, "STRIPS_AT_ONCE", 37)
+    assert np.allclose(geometry.mask_shares(rle, 6, 7), at_once)
 
 
 def test_masks_of_one_part_are_united() -> None:

@@ -12,15 +12,16 @@ from pfcvr.records import BoxXyxy, ImageRecord, PartInstance
 
 @dataclass(frozen=True)
 class Picture:
-    """``record`` and where its file lies; the pixels are read when somebody first asks for them."""
+    """``record``, where its file lies, and the bytes that were read from it (None: they are read when needed)."""
 
     record: ImageRecord
     path: Path
+    content: bytes | None = None
 
     @cached_property
     def rgb(self) -> Image.Image:
         """Upright 8-bit RGB of ``record.width`` x ``record.height``; raises UnreadableImage."""
-        return open_rgb(self.path)
+        return open_rgb(self.path if self.content is None else self.content)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -34,6 +34,11 @@ def find_weights(name: str) -> Path:
         ) from None
 
 
+def weights_label(name: str) -> str:
+    """What records call the weights ``name``: a Hub name as it is, of a path the last step."""
+    return Path(name).name if Path(name).exists() else name
+
+
 def weights_sha256(folder: Path) -> str:
     """One hash over the names and bytes of all files that a model is loaded from."""
     files = sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)})

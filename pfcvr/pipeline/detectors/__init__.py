@@ -49,5 +49,6 @@ class DetectorFactory(Protocol):
 
 DETECTORS: BackendTable = {
     "import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None),
+    "grounding-dino": ("pfcvr.pipeline.detectors.grounding_dino:GroundingDinoDetector", "parts"),
     "none": ("pfcvr.pipeline.detectors.none:NoDetector", None),
 }

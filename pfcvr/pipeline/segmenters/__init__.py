@@ -39,7 +39,11 @@ class SegmenterFactory(Protocol):
     def __call__(self, config: PartsConfig) -> Segmenter: ...
 
 
-SEGMENTERS: BackendTable = {}
+SEGMENTERS: BackendTable = {
+    "sam": ("pfcvr.pipeline.segmenters.sam:SamSegmenter", "parts"),
+    "segment-anything": ("pfcvr.pipeline.segmenters.segment_anything:SegmentAnythingSegmenter", "segment-anything"),
+    "sam3": ("pfcvr.pipeline.segmenters.sam3:Sam3Segmenter", "parts"),
+}
 
 # What --segmenter auto means beside each detector: the pairs that belong together.
 NATURAL_SEGMENTER = {
