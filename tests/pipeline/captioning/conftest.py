@@ -1,8 +1,10 @@
 """An imported workspace of small pictures, and servers that misbehave by script."""
 
 import importlib.util
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -56,12 +58,18 @@ class Captioning:
     def rejected(self) -> dict[str, Rejected]:
         return {row.subject: row for row in self.workspace.rejected("caption")}
 
+    def kept_answers(self) -> int:
+        """Answers in the cache that outlives every stage."""
+        with closing(sqlite3.connect(self.workspace.root / "cache/answers.sqlite")) as db:
+            (count,) = db.execute("SELECT count(*) FROM reply").fetchone()
+        return int(count)
+
     def sealed_bytes(self) -> dict[str, bytes]:
         files = sorted(self.workspace.folder("caption").iterdir())
         return {file.name: file.read_bytes() for file in files if file.name != "telemetry.jsonl"}
 
 
-def import_pictures(folder: Path, count: int) -> Captioning:
+def imported(folder: Path, count: int) -> Captioning:
     """``count`` pictures of 40 x 40 pixels, each with pixels of its own, imported into a workspace."""
     for number in range(count):
         file = folder / f"source/images/{number // IMAGES_PER_VEHICLE:05d}/{number:06d}.png"
@@ -76,7 +84,12 @@ def import_pictures(folder: Path, count: int) -> Captioning:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Callable[[int], Captioning]:
-    return lambda count: import_pictures(tmp_path, count)
+    return lambda count: imported(tmp_path, count)
+
+
+@pytest.fixture
+def import_pictures() -> Callable[[Path, int], Captioning]:
+    return imported
 
 
 @pytest.fixture
