@@ -1,6 +1,7 @@
 """The commands of ``pfcvr-data``: from a vehicle image collection to a published data set."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -152,8 +153,20 @@ def caption(
 @app.command()
 def parts(
     workspace: WorkspaceDir,
-    detector: Annotated[str, typer.Option(help="import (from --annotations).")] = "import",
+    detector: Annotated[
+        str, typer.Option(help="import (from --annotations), grounding-dino, groundingdino, or none (see sam3).")
+    ] = "import",
+    segmenter: Annotated[
+        str, typer.Option(help="auto (what fits the detector), none (boxes alone), sam, segment-anything or sam3.")
+    ] = "auto",
     annotations: Annotated[Path | None, typer.Option(help="COCO file: polygons, RLE, or boxes alone.")] = None,
+    detector_model: Annotated[str | None, typer.Option(help="Weights: a name on the Hub, or a path.")] = None,
+    segmenter_model: Annotated[str | None, typer.Option(help="Weights: a name on the Hub, or a path.")] = None,
+    phrases: Annotated[Path | None, typer.Option(help="TOML file of phrases and thresholds; none: ours.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Least score; none: that of the phrases file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")] = "auto",
+    batch: Annotated[int, typer.Option(help="Images that go through a model together.")] = 4,
     grid: Annotated[str, typer.Option(help="Patch grid, rows x columns.")] = "24x24",
     coverage: Annotated[float, typer.Option(help="Share of a cell that a part must cover to own it.")] = 0.5,
     overwrite: OverwriteFlag = False,
@@ -163,16 +176,27 @@ def parts(
 ) -> None:
     """Find windows, wheels, doors, mirrors, lights and roof, as masks and as patch grids.
 
-    Example: pfcvr-data parts -w work --detector import --annotations parts.coco.json
+    Example: pfcvr-data parts -w work --detector grounding-dino --segmenter sam
     """
+    from pfcvr.pipeline.part_report import report_text
+
     rows, _, cols = grid.partition("x")
     values = {
         "detector": detector,
+        "segmenter": segmenter,
         "annotations": annotations,
+        "detector_model": detector_model,
+        "segmenter_model": segmenter_model,
+        "phrases": phrases,
+        "threshold": threshold,
+        "device": device,
+        "precision": precision,
+        "batch": batch,
         "grid": {"rows": rows, "cols": cols, "coverage": coverage},
     }
     config = settings.parse(settings.PartsConfig, values, "pfcvr-data parts")
-    run_and_print("parts", Workspace(workspace), config, RunOptions(overwrite, retry), as_json)
+    options = RunOptions(overwrite, retry)
+    run_and_print("parts", Workspace(workspace), config, options, as_json, lambda done: report_text(done.notes))
 
 
 @app.command()
@@ -194,10 +218,16 @@ def split(
 
 
 def run_and_print(
-    module: str, workspace: Workspace, config: settings.Settings, options: RunOptions, as_json: bool
+    module: str,
+    workspace: Workspace,
+    config: settings.Settings,
+    options: RunOptions,
+    as_json: bool,
+    report: Callable[[StageSummary], str] = lambda summary: "",
 ) -> None:
-    """Run one stage under the workspace lock and print its books."""
+    """Run one stage under the workspace lock and print its books, with a ``report`` below for people."""
     stage = importlib.import_module(f"pfcvr.pipeline.{module}")
     with workspace.lock():
         summary: StageSummary = stage.run(workspace, config, options)
-    emit(asdict(summary) | {"workspace": str(workspace.root)}, summary.text(), as_json)
+    text = "\n".join(filter(None, [summary.text(), report(summary)]))
+    emit(asdict(summary) | {"workspace": str(workspace.root)}, text, as_json)

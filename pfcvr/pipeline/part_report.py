@@ -90,7 +90,9 @@ def part_notes(images: Iterable[tuple[ImageRecord, ImageParts | None]], grid: Gr
 
 
 def report_text(notes: Mapping[str, Any]) -> str:
-    """The tally as tables for people."""
+    """The tally as tables for people; empty where the stage was sealed before it was counted."""
+    if "scores" not in notes:
+        return ""
     header = f"{'part':<10}{'images':>9}{'instances':>11}  {'scores 0 .. 1, in tenths'}"
     lines = [header]
     for part in PARTS:

@@ -30,8 +30,8 @@ class Sam3Segmenter:
         self._phrases = load_phrases(config)
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._processor = load_processor("Sam3Processor", folder)
         self._network = self._inference.place(load_model("Sam3Model", folder, "sam3"))
+        self._processor = load_processor("Sam3Processor", folder)
         self._prompts = [self._encode_phrase(phrase) for phrase in self._phrases.texts]
         self._thresholds = self._phrases.thresholds
         self.settings = {"threshold": str(self._thresholds.instance), "mask_threshold": str(self._thresholds.mask)}
