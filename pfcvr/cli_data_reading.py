@@ -101,6 +101,30 @@ def export(
 
 
 @app.command()
+def doctor(
+    base_url: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server, with /v1.")],
+    model: Annotated[str | None, typer.Option(help="Model to ask; may be left out if the server has one.")] = None,
+    prompt: Annotated[
+        str, typer.Option(help="vehicle-json, vehicle-text, or the path of a prompt file.")
+    ] = "vehicle-json",
+    timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = 120.0,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Ask a captioning server whether a schema binds, the image is seen, and an answer ends by itself.
+
+    Example: pfcvr-data doctor --base-url http://127.0.0.1:8000/v1 --prompt vehicle-json
+    """
+    from pfcvr.pipeline import doctor as questions
+
+    values = {"base_url": base_url, "model": model, "prompt": prompt, "timeout": timeout}
+    diagnosis = questions.run(settings.parse(settings.DoctorConfig, values, "pfcvr-data doctor"))
+    emit(diagnosis.as_dict(), diagnosis.text(), as_json)
+    if not diagnosis.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
     """Say for each stage whether it is absent, unfinished, sealed or stale, with its books.
 
@@ -126,13 +150,20 @@ def run(
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Run every stage that a build.toml names, from import to export; run it again to continue.
+    """Run every stage that a build.toml names, from import to export and training; run it again to continue.
 
     Example: pfcvr-data run build.toml
     """
     from pfcvr.pipeline.build import run_build
 
     outcome = run_build(build, RunOptions(overwrite), tell=None if as_json else print)
-    emit(outcome.as_dict(), outcome.text(), as_json)
+    result, text = outcome.as_dict(), outcome.text()
+    if outcome.passed and outcome.train is not None:
+        from pfcvr.model.train import train
+
+        trained = train(outcome.train)
+        result["train"] = trained.as_dict()
+        text = f"{text}\n{trained.text()}"
+    emit(result, text, as_json)
     if not outcome.passed:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pfcvr.config.base import Settings
+from pfcvr.config.model import TrainConfig
 
 PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
 PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
@@ -114,6 +115,16 @@ class CaptionConfig(Settings):
         return command_line(value)
 
 
+class DoctorConfig(Settings):
+    """Which endpoint and model are asked, with which prompt; ``timeout`` in seconds."""
+
+    base_url: str
+    model: str | None = Field(None, min_length=1)
+    prompt: str = "vehicle-json"
+    timeout: float = Field(120.0, gt=0, le=3600)
+    image: ImageInputConfig = ImageInputConfig()
+
+
 class PartsConfig(Settings):
     """Where the part masks come from, and the patch grid they are laid on.
 
@@ -178,7 +189,10 @@ class ExportConfig(Settings):
 
 
 class BuildConfig(Settings):
-    """``build.toml``: one section a stage; a section that is absent is a stage that is not run."""
+    """``build.toml``: one section a stage; a section that is absent is a stage that is not run.
+
+    ``train`` trains on what was exported; its ``data`` may be left out.
+    """
 
     workspace: Path
     import_: ImportConfig = Field(alias="import")
@@ -189,3 +203,12 @@ class BuildConfig(Settings):
     check: CheckConfig | None = None
     show: ShowConfig | None = None
     export: ExportConfig | None = None
+    train: TrainConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _train_on_the_export(cls, values: Any) -> Any:
+        train, export = values.get("train"), values.get("export")
+        if isinstance(train, dict) and isinstance(export, dict) and "data" not in train and "out" in export:
+            values = values | {"train": train | {"data": str(export["out"])}}
+        return values

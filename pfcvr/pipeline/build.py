@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import BuildConfig, Settings, parse, read_toml
+from pfcvr.config import BuildConfig, Settings, TrainConfig, parse, read_toml
 from pfcvr.pipeline import check, export, show
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -19,16 +19,22 @@ STAGE_MODULES = {
     "parts": "parts",
     "split": "split",
 }
+PATHS = {"workspace", "source", "list", "captions", "annotations", "phrases", "out"}
+NAMES_OR_PATHS = {"model", "prompt", "detector_model", "segmenter_model", "text_encoder", "python", "recipe", "data"}
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What each step of a build came to; ``passed`` is False when the check found failures."""
+    """What each step of a build came to; ``passed`` is False when the check found failures.
+
+    ``train`` is what the build file says of a training that is still to come: that is the other half's work.
+    """
 
     workspace: Path
     steps: dict[str, dict[str, Any]]
     passed: bool
+    train: TrainConfig | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -60,7 +66,7 @@ def run_build(path: Path, options: RunOptions, tell: Tell | None = None) -> Buil
             steps[summary.stage] = asdict(summary)
             tell(summary.text())
         passed = _audit_and_export(workspace, config, options, steps, tell)
-    return BuildOutcome(config.workspace, steps, passed)
+    return BuildOutcome(config.workspace, steps, passed, config.train)
 
 
 def _audit_and_export(
@@ -84,12 +90,17 @@ def _audit_and_export(
 
 
 def _absolute_paths(tables: dict[str, Any], base: Path) -> dict[str, Any]:
-    """``tables`` with each path setting resolved from ``base``, the folder of the build file."""
-    path_keys = {"workspace", "source", "list", "captions", "annotations", "out"}
+    """``tables`` with each path resolved from ``base``, the folder of the build file.
+
+    What may be a name or a path is a path where it starts with ``./`` or ``../``.
+    """
 
     def resolve(value: Any, key: str) -> Any:
         if isinstance(value, dict):
             return {name: resolve(inner, name) for name, inner in value.items()}
-        return base / value if key in path_keys and isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        is_path = key in PATHS or (key in NAMES_OR_PATHS and value.startswith(("./", "../")))
+        return str(base / value) if is_path else value
 
     return {name: resolve(value, name) for name, value in tables.items()}
