@@ -1,17 +1,20 @@
 """A chat completions server on loopback that misbehaves by script: what a run of days meets, in seconds.
 
-Standard library only; it counts what it was asked, by image. ``python fault_server.py`` is no test: ``conftest.py``
-starts it inside a thread.
+The standard library and a reader of pictures; it counts what it was asked, by image. ``conftest.py`` starts it.
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal
+
+from PIL import Image, ImageStat
 
 MODEL = "tiny-vl"
 PARTS = {
@@ -38,6 +41,25 @@ class Asked:
     image: str | None
     nth: int
     body: dict[str, Any]
+
+    @property
+    def picture(self) -> tuple[int, int, str] | None:
+        """Width and height in pixels, and the commonest of red, green and blue."""
+        address = _address(self.body)
+        if address is None:
+            return None
+        picture = Image.open(BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
+        means = ImageStat.Stat(picture).mean
+        return picture.width, picture.height, ("red", "green", "blue")[means.index(max(means))]
+
+    @property
+    def is_schema_question(self) -> bool:
+        return "response_format" in self.body and not self.is_caption
+
+    @property
+    def is_caption(self) -> bool:
+        """Whether it is asked as captions are, with an instruction."""
+        return bool(self.body["messages"][0]["role"] == "system")
 
 
 @dataclass(frozen=True)
@@ -106,16 +128,18 @@ BAD_ANSWERS: dict[str, Behaviour] = {
 
 @dataclass
 class FaultServer:
-    """Answers on ``url`` as ``script`` says until closed. Chat requests without a picture are probes, always answered.
+    """Answers on ``url`` as ``script`` says until closed.
+
+    Chat requests without a picture are probes, answered as ``probe`` says; without ``probe`` they too are scripted.
 
     ``models`` None has no list of models, and ``("html",)`` has a web page there; with ``key`` other requests get 401.
     """
 
     script: Callable[[Asked], Behaviour] = lambda asked: answer()
-    probe: Callable[[], Behaviour] = lambda: answer("fine")
+    probe: Callable[[], Behaviour] | None = lambda: answer("fine")
     models: tuple[str, ...] | None = (MODEL,)
     key: str | None = None
-    asked: Counter[str] = field(default_factory=Counter)
+    asked: Counter[str | None] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     probes: int = 0
@@ -130,7 +154,7 @@ class FaultServer:
         self.open()
 
     @property
-    def first(self) -> str:
+    def first(self) -> str | None:
         """The picture that was asked about first."""
         return next(iter(self.asked))
 
@@ -202,10 +226,11 @@ class FaultServer:
         if path != "/v1/chat/completions":
             return error(404, f"no such path: {path}")
         body = json.loads(content)
-        image = _picture(body)
-        if image is None:
+        address = _address(body)
+        if address is None and self.probe is not None:
             self.probes += 1
             return self.probe()
+        image = None if address is None else hashlib.sha256(address.encode()).hexdigest()
         self.asked[image] += 1
         self.bodies.append(body)
         self.times.append(self._loop.time())
@@ -236,9 +261,9 @@ class FaultServer:
             await writer.drain()
 
 
-def _picture(body: dict[str, Any]) -> str | None:
+def _address(body: dict[str, Any]) -> str | None:
     for message in body["messages"]:
         for item in message["content"] if isinstance(message["content"], list) else []:
             if item["type"] == "image_url":
-                return hashlib.sha256(item["image_url"]["url"].encode()).hexdigest()
+                return str(item["image_url"]["url"])
     return None
