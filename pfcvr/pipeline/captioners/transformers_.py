@@ -20,7 +20,7 @@ from pfcvr.records import ImageRecord
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-PACKAGES = ("torch", "torchvision", "transformers", "accelerate")
+PACKAGES = ("torch", "torchvision", "transformers")
 THREADS = 4  # one waits for the model while the others prepare the next images
 
 
@@ -39,7 +39,7 @@ class TransformersCaptioner(ChatCaptioner):
         missing = [package for package in PACKAGES if find_spec(package) is None]
         if missing:
             raise BackendError(
-                f"captioner 'transformers' needs the package '{missing[0]}'; run: pip install 'pfcvr[transformers]'"
+                f"captioner 'transformers' needs the package '{missing[0]}'; run: pip install 'pfcvr[captions]'"
             )
         folder = find_weights(config.model)
         source = _Weights(folder, weights_sha256(folder), Inference(config))
