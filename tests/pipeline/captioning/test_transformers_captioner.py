@@ -36,7 +36,6 @@ max_tokens = 12
 system = "Describe the vehicle."
 user = "Now."
 """
-CLIP_CONFIG = '{"model_type": "clip_text_model"}'
 SENTENCE = "A white sedan with dark windows, silver wheels with five spokes and a chrome grille above the bumper."
 SCHEMA = """
 [json_schema]
