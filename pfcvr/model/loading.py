@@ -73,6 +73,7 @@ class TrainPairs(Dataset[TrainItem]):
         self._part_token_ids = None
         if part_losses and recipe.model.part_text == "phrase":
             self._part_token_ids = encode_part_phrases(rows, tokenizer, recipe.model)
+        self.lacks_phrases = self._part_token_ids is not None and not any(rows.part_texts)
         self._looks = LOOKS if recipe.augment.expand else LOOKS[:1]
 
     @property

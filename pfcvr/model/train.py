@@ -232,7 +232,7 @@ class _Training:
         if self.pairs.truncated:
             length = self.recipe.model.text_length
             notes.append(f"{self.pairs.truncated} of {self.pairs.pairs} train captions were cut to {length} tokens")
-        if self.recipe.model.part_text == "phrase" and not any(self.splits.train.part_texts):
+        if self.pairs.lacks_phrases:
             notes.append("the data set has no phrases for parts: every part is called by its name")
         return notes
 
