@@ -106,7 +106,8 @@ def caption(
         str,
         typer.Option(
             help="template (from metadata), import (from --captions), openai (a server at --base-url; its key, if it "
-            "wants one, in OPENAI_API_KEY) or vllm (servers started for the run)."
+            "wants one, in OPENAI_API_KEY), vllm (servers started for the run) or transformers (a small model in "
+            "this process)."
         ),
     ] = "template",
     captions: Annotated[Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images.")] = None,
@@ -123,6 +124,7 @@ def caption(
     python: Annotated[Path | None, typer.Option(help="Interpreter that has vLLM; none: this one.")] = None,
     replicas: Annotated[int, typer.Option(help="vLLM servers to start; they share the GPUs.")] = 1,
     server_args: Annotated[str, typer.Option(help="Options of vLLM, as in: '--max-model-len 4096'.")] = "",
+    device: Annotated[str, typer.Option(help="Where transformers computes: auto, cpu or cuda.")] = "auto",
     seed: SeedNumber = 0,
     overwrite: OverwriteFlag = False,
     retry: RetryReason = None,
@@ -144,6 +146,7 @@ def caption(
         "python": python,
         "replicas": replicas,
         "server_args": server_args,
+        "device": device,
         "seed": seed,
     }
     config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
@@ -167,6 +170,11 @@ def parts(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")] = "auto",
     batch: Annotated[int, typer.Option(help="Images that go through a model together.")] = 4,
+    python: Annotated[Path | None, typer.Option(help="Interpreter that has groundingdino-py; none: this one.")] = None,
+    detector_config: Annotated[
+        str, typer.Option(help="Of groundingdino: GroundingDINO_SwinT_OGC or GroundingDINO_SwinB.")
+    ] = "GroundingDINO_SwinT_OGC",
+    text_encoder: Annotated[str, typer.Option(help="BERT of groundingdino: a name, or a path.")] = "bert-base-uncased",
     grid: Annotated[str, typer.Option(help="Patch grid, rows x columns.")] = "24x24",
     coverage: Annotated[float, typer.Option(help="Share of a cell that a part must cover to own it.")] = 0.5,
     overwrite: OverwriteFlag = False,
@@ -192,6 +200,9 @@ def parts(
         "device": device,
         "precision": precision,
         "batch": batch,
+        "python": python,
+        "detector_config": detector_config,
+        "text_encoder": text_encoder,
         "grid": {"rows": rows, "cols": cols, "coverage": coverage},
     }
     config = settings.parse(settings.PartsConfig, values, "pfcvr-data parts")

@@ -50,5 +50,6 @@ class DetectorFactory(Protocol):
 DETECTORS: BackendTable = {
     "import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None),
     "grounding-dino": ("pfcvr.pipeline.detectors.grounding_dino:GroundingDinoDetector", "parts"),
+    "groundingdino": ("pfcvr.pipeline.detectors.groundingdino:OriginalGroundingDinoDetector", None),
     "none": ("pfcvr.pipeline.detectors.none:NoDetector", None),
 }

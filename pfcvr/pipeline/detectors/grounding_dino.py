@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pfcvr.config import PartsConfig
-from pfcvr.pipeline.detectors.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
 from pfcvr.pipeline.inference import Inference
+from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.weights import find_weights, load_model, load_processor, weights_label, weights_sha256

@@ -10,7 +10,9 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pfcvr.errors import PfcvrError
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
+from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
 from pfcvr.pipeline.workers.serve import Answers, WorkerError
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ CONFIGURATIONS = {
 }
 SHORT_SIDE, LONG_SIDE = 800, 1333  # groundingdino.util.inference.load_image
 TEXT_TOKENS = 256
-END_OF_PHRASE = 1  # the full stop
 
 
 def prepare(settings: dict[str, Any]) -> Answers:
@@ -62,15 +63,15 @@ class _GroundingDino:
             return {"reason": error.reason, "detail": error.detail}
         pixels = _pixels(picture)[None].to(self._device)
         found = []
-        for caption, spans in self._prompts:
+        for prompt in self._prompts:
             with torch.no_grad():
-                outputs = self._model(pixels, captions=[caption])
+                outputs = self._model(pixels, captions=[prompt.text])
             fits = outputs["pred_logits"][0].float().sigmoid()
-            scores, phrases = torch.stack([fits[:, first:last].amax(1) for _, first, last in spans], 1).max(1)
+            scores, phrases = torch.stack([fits[:, list(own)].amax(1) for own in prompt.tokens], 1).max(1)
             keep = (scores > self._threshold).nonzero()[:, 0]
             boxes = _to_pixels(outputs["pred_boxes"][0, keep].float(), picture.size)
             for box, score, phrase in zip(boxes.tolist(), scores[keep].tolist(), phrases[keep].tolist(), strict=True):
-                found.append({"box": box, "score": score, "phrase": spans[phrase][0]})
+                found.append({"box": box, "score": score, "phrase": prompt.first + phrase})
         return {"found": found}
 
 
@@ -136,20 +137,15 @@ def _load_weights(model: Any, weights: "dict[str, torch.Tensor]", refusal: str) 
     model.load_state_dict(weights, strict=False)
 
 
-def _prompts(phrases: list[str], tokenizer: Any) -> list[tuple[str, list[tuple[int, int, int]]]]:
-    """Prompts that fit the text encoder, each with (index of the phrase, first token, token after the last)."""
-    prompts: list[tuple[list[str], list[tuple[int, int, int]]]] = []
-    place = TEXT_TOKENS
-    for index, phrase in enumerate(phrases):
-        length = len(tokenizer(phrase, add_special_tokens=False)["input_ids"])
-        if place + length + END_OF_PHRASE + 1 > TEXT_TOKENS:
-            prompts.append(([], []))
-            place = 1
-        texts, spans = prompts[-1]
-        texts.append(phrase.lower())
-        spans.append((index, place, place + length))
-        place += length + END_OF_PHRASE
-    return [(" . ".join(texts) + " .", spans) for texts, spans in prompts]
+def _prompts(phrases: list[str], tokenizer: Any) -> list[PhrasePrompt]:
+    def spans(text: str) -> CharacterSpans:
+        offsets: CharacterSpans = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        return offsets
+
+    try:
+        return phrase_prompts(phrases, spans, TEXT_TOKENS)
+    except PfcvrError as error:
+        raise WorkerError("settings", str(error)) from None
 
 
 def _pixels(picture: "Image.Image") -> "torch.Tensor":
