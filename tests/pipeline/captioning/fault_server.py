@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -124,6 +125,31 @@ BAD_ANSWERS: dict[str, Behaviour] = {
     "content is null": answer(choices=[{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]),
 }
 """Whole answers that are no captions: the next request is another one."""
+
+
+class RandomTroubles:
+    """A script: before the good answer of each image, bad answers, and before each answer troubles that pass.
+
+    There are never so many of either that a client with four tries and three attempts has to reject the image.
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[str | None, list[Behaviour]] = {}
+
+    def __call__(self, asked: Asked) -> Behaviour:
+        plan = self._plans.setdefault(asked.image, self._plan(random.Random(len(self._plans))))
+        return plan[asked.nth - 1] if asked.nth <= len(plan) else answer()
+
+    def requests_needed(self) -> dict[str | None, int]:
+        """For each image, the requests after which it has its caption."""
+        return {image: len(plan) + 1 for image, plan in self._plans.items()}
+
+    def _plan(self, rng: random.Random) -> list[Behaviour]:
+        plan: list[Behaviour] = []
+        for bad in [True] * rng.choice([0, 0, 0, 1, 2]) + [False]:
+            plan += rng.choices(list(PASSING.values()), k=rng.choice([0, 0, 1, 3]))
+            plan += [rng.choice(list(BAD_ANSWERS.values()))] if bad else []
+        return plan
 
 
 @dataclass

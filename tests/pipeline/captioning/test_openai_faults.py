@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -17,31 +16,14 @@ import pytest
 from pfcvr.errors import StageStopped
 from pfcvr.stage import RunOptions
 
-MOST_TROUBLES = 3
-MOST_BAD_ANSWERS = 2
-
-
-def troubles_of_an_image(rng: random.Random) -> list[faults.Behaviour]:
-    """What happens before the good answer: bad answers, and before each answer troubles that pass."""
-    planned = []
-    for last in [False] * rng.choice([0, 0, 0, 1, MOST_BAD_ANSWERS]) + [True]:
-        planned += rng.choices(list(faults.PASSING.values()), k=rng.choice([0, 0, 1, MOST_TROUBLES]))
-        planned += [] if last else [rng.choice(list(faults.BAD_ANSWERS.values()))]
-    return planned
-
 
 def test_nothing_is_lost_written_twice_or_asked_beyond_its_retries(pictures, start) -> None:
     captioning = pictures(600)
-    plans: dict[str, list[faults.Behaviour]] = {}
-
-    def script(asked: faults.Asked) -> faults.Behaviour:
-        plan = plans.setdefault(asked.image, troubles_of_an_image(random.Random(len(plans))))
-        return plan[asked.nth - 1] if asked.nth <= len(plan) else faults.answer()
-
-    server = start(script=script)
+    troubles = faults.RandomTroubles()
+    server = start(script=troubles)
     summary = captioning.run(server, concurrency=32)
     assert (summary.rows_in, summary.kept, summary.rejected) == (600, 600, 0)
-    assert server.asked == {image: len(plan) + 1 for image, plan in plans.items()}
+    assert server.asked == troubles.requests_needed()
     assert sum(server.asked.values()) > 1000
     parts = captioning.workspace.folder("caption").glob("part-*.jsonl")
     lines = [line for path in parts for line in path.read_text().splitlines()]
