@@ -1,7 +1,9 @@
 """Each switch of the variants, flipped alone, changes what it names and nothing else."""
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,3 +283,23 @@ def test_the_released_codes_rates_are_large_for_the_word_branch_and_double_for_b
         "heads.patch_decoder.head.weight": (1, 0.1),
     }
     assert {name: found[name] for name in expected} == expected
+
+
+def documented_switches() -> dict[str, list[str]]:
+    """Switch: its values in paper, official and extended, from the first table of docs/deviations.md."""
+    page = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    found = {}
+    for row in (row for row in rows if len(row) == 8):
+        values = [re.sub(r"[*⁰-⁹¹²³ ]", "", cell) for cell in row[5:]]
+        found |= dict.fromkeys(re.findall(r"`([\w.]+)`", row[4]), values)
+    return found
+
+
+def test_the_page_about_the_variants_says_what_they_set() -> None:
+    documented = documented_switches()
+    for switch in SWITCHES:
+        name = switch.key.removeprefix("model.")
+        if name not in ("part_text", "losses.part_across"):  # improvements: they have a table of their own
+            values = [str(value).lower() for value in (switch.paper, switch.official, switch.extended)]
+            assert documented[name] == [value.removeprefix("0") or "0" for value in values], name
