@@ -20,6 +20,7 @@ from pfcvr.pipeline.captioners.concurrency import Slots
 from pfcvr.pipeline.captioners.endpoint import http_client, without_key
 
 LARGEST_ANSWER = 8 << 20  # bytes
+SECONDS_AVOIDED = 5.0  # that a server which failed is spared while others answer
 LONGEST_PAUSE = 600.0  # seconds that a server may ask us to wait; more ends the run
 CONTINUE = "rows without an answer stay pending, run the same command to continue"
 
@@ -37,7 +38,7 @@ class Retries:
     tries: int = 4
     first_wait: float = 0.5
     longest_wait: float = 20.0
-    patience: float = 60.0
+    patience: float = 120.0
 
     def wait(self, number: int) -> float:
         """Seconds before trying again after the ``number``-th failure, from 1."""
@@ -74,11 +75,11 @@ class RequestFailed(Exception):
 
 @dataclass
 class _Server:
-    """One of several equal servers. One that failed last is asked again when the others are as busy or fail too."""
+    """One of several equal servers. After a failure the others are asked for a while, as long as they do better."""
 
     url: str
     in_flight: int = 0
-    failing: bool = False
+    avoided_until: float = float("-inf")
 
 
 class ChatClient:
@@ -200,7 +201,8 @@ class ChatClient:
         return outcome, self._loop.time() - taken_at
 
     async def _post(self, body: bytes) -> Reply | Trouble:
-        server = min(self._servers, key=lambda server: (server.failing, server.in_flight))
+        now = self._loop.time()
+        server = min(self._servers, key=lambda server: (server.avoided_until > now, server.in_flight))
         server.in_flight += 1
         try:
             async with asyncio.timeout(self._settings.timeout):
@@ -215,9 +217,10 @@ class ChatClient:
         finally:
             server.in_flight -= 1
         if isinstance(outcome, Reply):
-            server.failing = False
+            server.avoided_until = float("-inf")
             return outcome
-        server.failing = outcome.remedy is not Remedy.REJECT
+        if outcome.remedy is not Remedy.REJECT:
+            server.avoided_until = self._loop.time() + SECONDS_AVOIDED
         return replace(outcome, detail=without_key(outcome.detail, self._key))
 
     async def _exchange(self, url: str, body: bytes) -> Reply | Trouble:

@@ -2,14 +2,24 @@
 
 import base64
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from io import BytesIO
 
 import fault_server as faults
 import pytest
 from PIL import Image
 
+from pfcvr.cli import data_app, run
 from pfcvr.errors import NothingKept, ServerError, StageStopped, UsageError, WorkspaceError
+from pfcvr.pipeline.captioners import openai_
+from pfcvr.pipeline.captioners.chat_client import ChatClient, ClientSettings, Retries
+from pfcvr.pipeline.captioners.chat_request import chat_body
 from pfcvr.pipeline.captioners.prompt import load_prompt
 from pfcvr.pipeline.status import workspace_status
 from pfcvr.stage import RunOptions
@@ -174,9 +184,6 @@ def test_a_dead_server_stops_the_run_and_no_row_is_rejected(pictures, start) -> 
 
 
 def test_a_server_that_comes_back_in_time_loses_nothing(pictures, start, monkeypatch) -> None:
-    from pfcvr.pipeline.captioners import openai_
-    from pfcvr.pipeline.captioners.chat_client import Retries
-
     monkeypatch.setattr(openai_, "RETRIES", Retries(tries=2, first_wait=0.01, longest_wait=0.05, patience=30))
     captioning = pictures(30)
     down = [faults.Behaviour(connection="reset")] * 12
@@ -330,3 +337,54 @@ def test_another_prompt_is_another_question(pictures, start) -> None:
     assert captioning.run(server, OVERWRITE, prompt="vehicle-text").kept == 2
     assert "response_format" not in server.bodies[-1]
     assert captioning.captions()["00000/000000"].origin.prompt == "vehicle-text-1"
+
+
+def ask_all(client: ChatClient, bodies: list[bytes]) -> list[str]:
+    with ThreadPoolExecutor(8) as pool:
+        return [answered.reply.text for answered in pool.map(client.ask, bodies)]
+
+
+def test_several_servers_share_the_requests_and_one_that_dies_costs_nothing(start) -> None:
+    first, second = (start(script=lambda asked: faults.answer("fine", delay=0.01), probe=None) for _ in range(2))
+    retries = Retries(tries=3, first_wait=0.01, longest_wait=0.02, patience=5)
+    client = ChatClient(ClientSettings([first.url, second.url], "tiny-vl", 8, retries=retries), b"{}")
+    bodies = [chat_body("tiny-vl", f"question {number}", None) for number in range(60)]
+    with closing(client):
+        assert ask_all(client, bodies) == ["fine"] * 60
+        assert 20 <= first.calls <= 40
+        first.die()
+        assert ask_all(client, bodies) == ["fine"] * 60
+        assert first.calls + second.calls == 120
+
+
+def test_the_command_prints_its_books_its_forecast_and_where_it_stands(pictures, start, capsys) -> None:
+    captioning, server = pictures(40), start()
+    command = ["caption", "-w", str(captioning.workspace.root), "--captioner", "openai", "--base-url", server.url]
+    assert run(data_app, "pfcvr-data", [*command, "--concurrency", "4", "--limit", "35"]) == 0
+    out, told = capsys.readouterr()
+    assert out == "caption: 40 in, 35 kept, 0 rejected, 5 pending: run the same command without --limit to go on\n"
+    assert "caption: 35 images to ask about, about " in told
+    assert "caption: measured over 32 answers: 700 prompt and 150 completion tokens each, " in told
+    assert "caption: 35 of 40, " in told
+    assert " of 4 in flight, " in told
+    assert " tokens/s" in told
+    assert run(data_app, "pfcvr-data", [*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == 40
+    assert run(data_app, "pfcvr-data", [*command, "--prompt", "vehicle-text", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "SealedError"
+
+
+def test_ctrl_c_is_exit_code_130(pictures, start) -> None:
+    captioning = pictures(20)
+    server = start(script=lambda asked: faults.Behaviour(connection="stall"))
+    command = [sys.executable, "-c", "from pfcvr.cli import data_main; data_main()", "caption", "--captioner", "openai"]
+    command += ["-w", str(captioning.workspace.root), "--base-url", server.url, "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 60
+    while server.calls < 10:
+        assert time.monotonic() < deadline, "the command never came so far"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert json.loads(out)["error"]["message"] == "stopped by Ctrl-C; run the same command to continue"
