@@ -166,3 +166,44 @@ def test_dropout_is_on_in_training_and_only_in_the_part_decoder_of_the_released_
             first, second = model(batch), model(batch)
         different = {name for name, loss in first.items() if not torch.equal(loss, second[name])}
         assert different == ({"part_itc"} if variant == "official" else set())
+
+
+@pytest.mark.parametrize(
+    ("variant", "passes"),
+    [("paper", [(8, 24), (6, 5)]), ("official", [(4, 24), (6, 24)]), ("extended", [(8, 24), (24, 16)])],
+)
+def test_a_step_encodes_every_text_once_and_only_masked_words_reach_the_vocabulary(
+    variant: Variant,
+    passes: list[tuple[int, int]],
+    variant_model: MakeModel,
+    exact_batch: MakeBatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = variant_model(variant)
+    batch = exact_batch(model)
+    texts: list[tuple[int, ...]] = []
+    words: list[int] = []
+    encode, vocabulary = model.towers.text_tokens, model.heads.word_decoder.head[3]
+    monkeypatch.setattr(model.towers, "text_tokens", lambda ids: texts.append(tuple(ids.shape)) or encode(ids))
+    vocabulary.register_forward_hook(lambda module, inputs, logits: words.append(len(logits)))
+    with torch.no_grad():
+        model(batch)
+    assert texts == passes
+    assert words == [int((batch.masked_labels != IGNORED_LABEL).sum())]
+
+
+@pytest.mark.parametrize("variant", ["official", "extended"])
+def test_bfloat16_autocast_gives_nearly_the_same_losses_and_finite_gradients(
+    variant: Variant, variant_model: MakeModel, exact_batch: MakeBatch
+) -> None:
+    model = variant_model(variant, temperature=0.07, part_temperature=0.07)
+    exact = model(exact_batch(model))
+    model, batch = model.float(), exact_batch(model)
+    batch = dataclasses.replace(batch, images=batch.images.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(batch)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert float(loss.detach()) == pytest.approx(float(exact[name].detach()), rel=0.05, abs=0.02), name
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
