@@ -13,6 +13,10 @@ app = new_app("Train, evaluate and search with text-to-image vehicle retrieval m
 DataSet = Annotated[str, typer.Option("--data", help="Exported data set: a folder, or a name on the Hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that load images.")]
+GradientCheckpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Compute the towers twice and keep less: less memory, slower.")
+]
+Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile on the layers of the towers.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished training run.")]
 
 
@@ -39,6 +43,8 @@ def train(
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
+    gradient_checkpointing: GradientCheckpointing = False,
+    compiled: Compiled = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -51,6 +57,7 @@ def train(
 
     values = {"data": data, "out": out, "recipe": recipe, "overrides": tuple(overrides or ()), "protocol": protocol}
     values |= {"method": method, "variant": variant, "seed": seed, "device": device, "workers": workers}
+    values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     config = settings.parse(settings.TrainConfig, values, "pfcvr train")
     if seeds is None:
         result = train_run(config)
@@ -59,6 +66,34 @@ def train(
         listed = settings.parse(settings.SeedList, {"seeds": seeds}, "pfcvr train --seeds")
         together = train_seeds(config, listed.seeds)
         emit(together.as_dict(), together.text(), as_json)
+
+
+@app.command()
+def probe(
+    data: DataSet,
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "tiny",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="As in pfcvr train.")] = None,
+    variant: Annotated[str | None, typer.Option(help="As in pfcvr train.")] = None,
+    device: Device = "auto",
+    gradient_checkpointing: GradientCheckpointing = False,
+    compiled: Compiled = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Say how many pairs at a time fit into the memory of the device: tried on a GPU, extrapolated on the CPU.
+
+    Example: pfcvr probe --data dataset --recipe t2i-verw
+    """
+    from pfcvr.model.probe import probe as probe_memory
+
+    values: dict[str, object] = {"data": data, "recipe": recipe, "overrides": tuple(overrides or ())}
+    values |= {"method": method, "variant": variant, "device": device}
+    values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
+    result = probe_memory(settings.parse(settings.ProbeConfig, values, "pfcvr probe"))
+    emit(result.as_dict(), result.text(), as_json)
 
 
 @app.command("eval")

@@ -1,0 +1,106 @@
+"""What a step may be told about the machine, and what it says when the machine is too small."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pfcvr.config import TrainConfig
+from pfcvr.errors import StageStopped
+from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.run_log import read_metrics
+from pfcvr.model.train import train
+
+SHORT = ("schedule.length=12", "schedule.warmup=2", "schedule.evaluate_every=6")
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.fixture
+def config(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> TrainConfig:
+    """The training of ``finished_run``."""
+    overrides = (*small_model, *SHORT)
+    return TrainConfig(data=str(painted), out=tmp_path / "run", overrides=overrides, workers=0, threads=1)
+
+
+def test_gradient_checkpointing_changes_no_bit_and_keeps_less(
+    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers of the towers are computed again in the backward pass."""
+    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+
+    calls = []
+    honest = CLIPEncoderLayer.forward
+
+    def forward(self: CLIPEncoderLayer, *args: object, **kwargs: object) -> object:
+        calls.append(self.training)
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(CLIPEncoderLayer, "forward", forward)
+    train(config.model_copy(update={"gradient_checkpointing": True}), quiet=True)
+    weights = weights_of(config.out)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
+    # 12 steps; a layer a tower; image, kept patches, captions, part names; forward and again backward.
+    assert calls.count(True) == 12 * 4 * 2
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
+def test_compiled_layers_train_alike(config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced for real, but run without generated code, which would take a minute to build."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    traced = torch._dynamo.utils.counters["stats"]["calls_captured"]
+    try:
+        train(config.model_copy(update={"compile": True}), quiet=True)
+        assert torch._dynamo.utils.counters["stats"]["calls_captured"] > traced
+    finally:
+        torch._dynamo.reset()
+    for name, weight in weights_of(finished_run).items():
+        torch.testing.assert_close(weights_of(config.out)[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_a_batch_in_parts_is_the_mean_of_its_parts(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 9 pairs in parts of 5 and 4: the written loss is 5/9 of the one and 4/9 of the other."""
+    seen: list[tuple[int, float]] = []
+    honest = PfcvrModel.forward
+
+    def forward(self: PfcvrModel, batch: object) -> dict[str, torch.Tensor]:
+        losses = honest(self, batch)
+        seen.append((len(batch.images), float(losses["id"].detach())))  # type: ignore[attr-defined]
+        return losses
+
+    monkeypatch.setattr(PfcvrModel, "forward", forward)
+    overrides = (*config.overrides, "batch_size=9", "accumulation=2")
+    train(config.model_copy(update={"overrides": overrides}), quiet=True)
+    assert [pairs for pairs, _ in seen] == [5, 4] * 12
+    written = [row["losses"]["id"] for row in read_metrics(config.out / "metrics.jsonl") if "losses" in row]
+    means = [(5 * first + 4 * second) / 9 for (_, first), (_, second) in zip(seen[::2], seen[1::2], strict=True)]
+    assert written == pytest.approx(means, abs=2e-6)
+
+
+def test_a_gpu_without_enough_memory_says_what_to_lower_and_the_run_continues(
+    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    honest = PfcvrModel.forward
+
+    def forward(self: PfcvrModel, batch: object) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 9:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return honest(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PfcvrModel, "forward", forward)
+        sentence = (
+            r"the GPU ran out of memory at step 9, with 8 pairs at a time at 32 x 32 pixels; run the same command with "
+            r"--gradient-checkpointing .* lower --set batch_size=4, --set accumulation=2, or with a smaller"
+        )
+        with pytest.raises(StageStopped, match=sentence):
+            train(config, quiet=True)
+    train(config.model_copy(update={"gradient_checkpointing": True}), quiet=True)
+    weights = weights_of(config.out)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
