@@ -46,14 +46,18 @@ class BuildOutcome:
         return f"{self.workspace}: {state} ({', '.join(self.steps)})"
 
 
+def load_build(path: Path) -> BuildConfig:
+    """The build file at ``path``, its paths resolved; raises UsageError for what is no build file."""
+    return parse(BuildConfig, _absolute_paths(read_toml(path), path.parent), str(path))
+
+
 def run_build(path: Path, options: RunOptions, tell: Tell | None = None) -> BuildOutcome:
     """Run what ``path`` names. Its relative paths are meant from the folder it lies in.
 
     A failed check ends the build before anything is exported. Raises what the stages raise; UsageError for an unknown
     section or key.
     """
-    base = path.parent
-    config = parse(BuildConfig, _absolute_paths(read_toml(path), base), str(path))
+    config = load_build(path)
     workspace = Workspace(config.workspace, create=True)
     steps: dict[str, dict[str, Any]] = {}
     tell = tell or (lambda text: None)

@@ -43,6 +43,8 @@ def make_checkpoint(bert: Path, path: Path) -> None:
         # The last layer of the box head starts at zero, which would give every query its anchor.
         for layer in model.bbox_embed[0].layers:
             layer.weight.normal_(0, 0.05)
+        # Scores then spread over (0, 1) instead of all being 1.
+        model.transformer.decoder.norm.weight.mul_(0.1)
     torch.save({"model": model.state_dict()}, path)
 
 

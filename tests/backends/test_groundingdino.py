@@ -1,0 +1,131 @@
+"""The original groundingdino-py in its environment, with random weights of the packaged size and a tiny BERT."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from backends.serving import run_data
+from numpy.testing import assert_allclose
+from PIL import Image
+from tiny_models.sam import make_segment_anything
+
+from pfcvr import geometry
+from pfcvr.records import PARTS, ImageParts
+from pfcvr.store import Workspace
+
+pytestmark = [pytest.mark.backends, pytest.mark.timeout(900)]
+HERE = Path(__file__).parent
+THRESHOLD = 0.978
+PHRASES = {"windows": ["window"], "wheels": ["wheel"], "doors": ["door"], "roof": ["roof rack"]}
+
+
+@pytest.fixture(scope="module")
+def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("phrases") / "phrases.toml"
+    lines = [f"{part} = {json.dumps(words)}" for part, words in PHRASES.items()]
+    path.write_text('name = "few"\nversion = 1\n[phrases]\n' + "\n".join(lines) + "\n[thresholds]\noverlap = 1.0\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VERI-Wild tree of two pictures of noise, one of which is stored lying on its side."""
+    source = tmp_path_factory.mktemp("squares") / "source"
+    for number in (1, 2):
+        folder = source / "images" / f"{number:05d}"
+        folder.mkdir(parents=True)
+        noise = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
+        picture = Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC)
+        exif = Image.Exif()
+        if number == 2:
+            exif[0x0112] = 6
+        picture.save(folder / f"{number:06d}.jpg", quality=95, exif=exif)
+    return source
+
+
+def parts_command(workspace: Path, original: dict[str, str], python: str, phrases: Path) -> list[object]:
+    command = ["parts", "-w", workspace, "--detector", "groundingdino", "--detector-model", original["checkpoint"]]
+    command += ["--text-encoder", original["bert"], "--python", python, "--phrases", phrases, "--device", "cpu"]
+    return [*command, "--threshold", THRESHOLD, "--grid", "8x8"]
+
+
+def test_the_detector_gives_the_boxes_of_the_packages_own_call(
+    squares: Path, original_groundingdino: dict[str, str], groundingdino_python: str, phrases: Path, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "work"
+    run_data("import", squares, "-w", workspace)
+    run_data(*parts_command(workspace, original_groundingdino, groundingdino_python, phrases), "--segmenter", "none")
+    ours = {record.image_id: record.instances for record in Workspace(workspace).records("parts", ImageParts)}
+
+    upright = []
+    for image in Workspace(workspace).images():
+        path = tmp_path / f"{image.vehicle_id}.png"
+        stored = Image.open(squares / image.path)
+        (stored.rotate(-90, expand=True) if stored.getexif().get(0x0112) == 6 else stored).save(path)
+        upright.append(path)
+    prompt = " . ".join(words[0] for part in PARTS for words in [PHRASES.get(part)] if words) + " ."
+    command = [groundingdino_python, HERE / "direct_groundingdino.py", *original_groundingdino.values(), prompt]
+    done = subprocess.run(
+        [*map(str, [*command, THRESHOLD, *upright])], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    answers = json.loads(done.stdout.splitlines()[-1])
+
+    for (image_id, instances), path, direct in zip(sorted(ours.items()), upright, answers, strict=True):
+        width, height = Image.open(path).size
+        named = [
+            index
+            for index, words in enumerate(direct["words"])
+            if words.replace("[CLS]", "").replace("[SEP]", "").strip()
+        ]
+        expected = np.array(direct["boxes"]).reshape(-1, 4)[named].clip(0, [width, height, width, height])
+        found = np.array([instance.box_xyxy for instance in instances]).reshape(-1, 4)
+        assert len(found) == len(expected) > 0, image_id
+        order, own_order = np.lexsort(expected.round(1).T), np.lexsort(found.round(1).T)
+        assert_allclose(found[own_order], expected[order], atol=0.05)
+        best = {
+            tuple(np.round(box, 1)): score
+            for box, score in zip(expected, np.array(direct["scores"])[named], strict=True)
+        }
+        assert all(instance.score <= max(best.values()) + 1e-4 for instance in instances)
+
+
+def test_original_boxes_become_masks_by_segment_anything_and_grids(
+    squares: Path, original_groundingdino: dict[str, str], groundingdino_python: str, phrases: Path, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "work"
+    run_data("import", squares, "-w", workspace)
+    sam = make_segment_anything(tmp_path / "sam.pth")
+    command = parts_command(workspace, original_groundingdino, groundingdino_python, phrases)
+    summary = run_data(*command, "--segmenter-model", sam)
+    assert summary["kept"] == 2
+    for record in Workspace(workspace).records("parts", ImageParts):
+        assert record.origin.detector == "groundingdino"
+        assert record.origin.segmenter == "segment-anything"
+        assert record.instances
+        assert all(instance.mask is not None for instance in record.instances)
+        assert set(record.grid.cells) <= {instance.part for instance in record.instances}
+        size = record.instances[0].mask.size if record.instances[0].mask else (1, 1)
+        cells = geometry.patch_grid(record.instances, size, record.grid.rows, record.grid.cols, record.grid.coverage)
+        assert cells == record.grid
+
+
+def test_an_interpreter_without_the_package_and_a_strange_checkpoint_are_one_sentence(
+    squares: Path, original_groundingdino: dict[str, str], groundingdino_python: str, phrases: Path, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "work"
+    run_data("import", squares, "-w", workspace)
+    here = run_data(*parts_command(workspace, original_groundingdino, sys.executable, phrases), code=1)
+    assert "needs the package 'groundingdino-py'" in here["error"]["message"]
+    make_segment_anything(tmp_path / "sam.pth")
+    strange = original_groundingdino | {"checkpoint": str(tmp_path / "sam.pth")}
+    command = parts_command(workspace, strange, groundingdino_python, phrases)
+    other = run_data(*command, "--segmenter", "none", "--overwrite", code=1)
+    assert "sam.pth: holds no table 'model'" in other["error"]["message"]
+    command = parts_command(workspace, original_groundingdino, groundingdino_python, phrases)
+    larger = run_data(
+        *command, "--segmenter", "none", "--overwrite", "--detector-config", "GroundingDINO_SwinB", code=1
+    )
+    assert "not the weights of GroundingDINO_SwinB" in larger["error"]["message"]
