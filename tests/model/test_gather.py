@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
+from pfcvr.config import LossWeights, variant_values
 from pfcvr.model.batch import IGNORED_LABEL, Batch
 from pfcvr.model.pfcvr import PfcvrModel
 
@@ -39,27 +39,39 @@ def one_process(model: PfcvrModel, tensors: dict[str, torch.Tensor]) -> dict[str
     return {"steps": steps, "gradients": gradients, "weights": model.state_dict()}
 
 
-def two_processes(folder: Path, pairs: str) -> dict[str, Any]:
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper": ("5,3", {}),
+    "one process without a pair": ("1,0", {}),
+    "official": ("3,5", {**variant_values("official")["model"], "part_decoder_depth": 1, "patch_decoder_depth": 1}),
+    "parts alone are hidden": ("4,4", {"masked_patches": "zero", "masked_patch_choice": "parts"}),
+}
+"""Pairs of the two processes, and settings of the model."""
+
+
+def test_two_processes_train_as_one(
+    tiny_model: Callable[..., PfcvrModel], tiny_batch: Callable[..., Batch], tmp_path: Path
+) -> None:
+    """Losses, gradients and the weights after two steps, in float64, with all losses on."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["--local-addr=127.0.0.1", str(CHILD), str(folder), pairs, str(folder / "result.pt")]
+    command += ["--local-addr=127.0.0.1", str(CHILD)]
+    expected = {}
+    for number, (case, (pairs, settings)) in enumerate(CASES.items()):
+        folder = tmp_path / str(number)
+        losses = {name: 0.5 for name in LossWeights.model_fields}
+        tiny_model(4, **{**settings, "losses": losses}).save_pretrained(folder / "model")
+        model = PfcvrModel.from_pretrained(folder / "model").double()
+        size = sum(int(count) for count in pairs.split(","))
+        tensors = uneven(tiny_batch(model, identities=[0, 1, 2, 0, 3, 0, 1, 3]))
+        tensors = {name: tensor[:size] for name, tensor in tensors.items()}
+        torch.save(tensors, folder / "batch.pt")
+        expected[case] = (folder, one_process(model, tensors))
+        command += [str(folder), pairs]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return torch.load(folder / "result.pt", weights_only=True)
-
-
-@pytest.mark.parametrize("pairs", ["5,3", "1,0"])
-def test_two_processes_train_as_one(
-    tiny_model: Callable[..., PfcvrModel], tiny_batch: Callable[..., Batch], tmp_path: Path, pairs: str
-) -> None:
-    """Losses, gradients and the weights after two steps, in float64; also where a process has no pair at all."""
-    tiny_model(4).save_pretrained(tmp_path / "model")
-    model = PfcvrModel.from_pretrained(tmp_path / "model").double()
-    size = sum(int(count) for count in pairs.split(","))
-    tensors = uneven(tiny_batch(model, identities=[0, 1, 2, 0, 3, 0, 1, 3]))
-    tensors = {name: tensor[:size] for name, tensor in tensors.items()}
-    torch.save(tensors, tmp_path / "batch.pt")
-    several = two_processes(tmp_path, pairs)
-    alone = one_process(model, tensors)
-    assert set(alone["steps"][0]) == {"sdm", "itc", "id", "part_itc", "part_across", "part_mlm", "mlm", "mim"}
-    for found in ("steps", "gradients", "weights"):
-        torch.testing.assert_close(several[found], alone[found], rtol=1e-9, atol=1e-12)
+    for case, (folder, alone) in expected.items():
+        several = torch.load(folder / "result.pt", weights_only=True)
+        assert set(alone["steps"][0]) == set(LossWeights.model_fields), case
+        for found in ("steps", "gradients", "weights"):
+            torch.testing.assert_close(
+                several[found], alone[found], rtol=1e-8, atol=1e-11, msg=lambda text, case=case: f"{case}: {text}"
+            )
