@@ -126,6 +126,7 @@ class ChatCaptioner:
             result = _rejected(image, error.reason, error.detail)
         except RequestFailed as error:
             result = _rejected(image, error.reason, error.detail, asked.answers + error.tries)
+            asked.requests.append({"tries": error.tries, "failed": error.reason})
         session.meter.image_done()
         if asked.requests:
             session.telemetry.write(asked)
@@ -235,6 +236,9 @@ class ChatCaptioner:
                     self._session = self._start()
                 except PfcvrError as error:
                     self._stopped = error
+                except OSError as error:
+                    what = f"{error.filename or self._workspace.root}: {error.strerror or error}"
+                    self._stopped = StageStopped(f"{what}; mend the cause and run the same command to continue")
             if self._session is None or self._stopped is not None:
                 raise self._stopped or StageStopped(f"nothing was started; {CONTINUE}")
             return self._session
@@ -271,7 +275,7 @@ class _Asked:
     prepared: PreparedImage | None = None
 
     def __post_init__(self) -> None:
-        self.requests: list[dict[str, float]] = []
+        self.requests: list[dict[str, float | str]] = []
 
 
 @dataclass(frozen=True)

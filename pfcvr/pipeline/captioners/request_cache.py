@@ -28,7 +28,10 @@ class RequestCache:
         self._path = path
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from error
         try:
             # With an exclusive lock the write-ahead log needs no shared memory, which network file systems lack.
             self._run("PRAGMA locking_mode = EXCLUSIVE")
@@ -57,17 +60,20 @@ class RequestCache:
             with self._lock:
                 return self._db.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                raise OSError(errno.ENOSPC, "no space left", str(self._path)) from error
-            if code in OTHER_FILE:
-                raise WorkspaceError(
-                    f"{self._path}: the kept answers are damaged ({error}); move the file away, "
-                    "its answers will be asked for again"
-                ) from None
-            raise StageStopped(
-                f"{self._path}: answers cannot be kept ({error}); mend the cause and run the same command to continue"
-            ) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> Exception:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, "no space left", str(self._path))
+        if code in OTHER_FILE:
+            return WorkspaceError(
+                f"{self._path}: the kept answers are damaged ({error}); move the file away, "
+                "its answers will be asked for again"
+            )
+        return StageStopped(
+            f"{self._path}: answers cannot be kept ({error}); mend the cause and run the same command to continue"
+        )
 
 
 def _digest(request: dict[str, Any]) -> bytes:

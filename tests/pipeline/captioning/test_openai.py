@@ -330,6 +330,17 @@ def test_kept_answers_that_are_damaged_are_named(pictures, start) -> None:
     db.close()
 
 
+@pytest.mark.parametrize("obstacle", ["file in place of the folder", "folder in place of the file"])
+def test_answers_that_cannot_be_kept_are_not_asked_for(pictures, start, obstacle: str) -> None:
+    captioning, server = pictures(30), start()
+    cache = captioning.workspace.root / "cache"
+    cache.write_text("") if obstacle.startswith("file") else (cache / "answers.sqlite").mkdir(parents=True)
+    with pytest.raises(StageStopped, match=r"cache.*mend the cause and run the same command to continue"):
+        captioning.run(server)
+    assert server.calls == 0
+    assert not captioning.workspace.folder("caption").joinpath("rejected.jsonl").read_bytes()
+
+
 def test_another_prompt_is_another_question(pictures, start) -> None:
     captioning, server = pictures(2), start(script=lambda asked: faults.answer(faults.CAPTION))
     with pytest.raises(NothingKept, match="not_json"):
