@@ -251,11 +251,11 @@ class ChatCaptioner:
             telemetry = _Telemetry(self._workspace.folder("caption") / "telemetry.jsonl")
             undo.callback(telemetry.close)
             cache = RequestCache(self._workspace.root / CACHE)
-            session = _Session(client, cache, self._forecast(), telemetry, roots)
+            session = _Session(client, cache, self._forecast(len(cache)), telemetry, roots)
             undo.pop_all()
         return session
 
-    def _forecast(self) -> Meter:
+    def _forecast(self, kept_answers: int) -> Meter:
         tell = (lambda text: None) if self._options.quiet else tell_on_stderr
         folder = self._workspace.folder("caption")
         done = kept_so_far(folder) + rejected_reasons(folder).total()
@@ -263,6 +263,8 @@ class ChatCaptioner:
         to_do = to_do if self._options.limit is None else min(to_do, self._options.limit)
         sample = itertools.islice(self._workspace.images(), SAMPLED)
         tell(estimate(to_do, self._prompt, sample, self._config.image).text())
+        if kept_answers:
+            tell(f"{kept_answers:,} answers are kept from before; those that fit are taken and cost nothing")
         return Meter(to_do, self._config.concurrency, tell)
 
 

@@ -51,6 +51,11 @@ class RequestCache:
         """Keep ``reply``; it is on its way to the disk when this returns, and outlives a kill of this process."""
         self._run("INSERT OR REPLACE INTO reply VALUES (?, ?)", (_digest(request), json.dumps(reply.as_dict())))
 
+    def __len__(self) -> int:
+        """Number of kept answers."""
+        ((count,),) = self._run("SELECT count(*) FROM reply")
+        return int(count)
+
     def close(self) -> None:
         with self._lock:
             self._db.close()
