@@ -1,0 +1,34 @@
+"""A worker for tests: finds on every picture a box as wide as its file is long, and does as it is told by settings."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pfcvr.pipeline.workers.serve import Answers, WorkerError
+
+
+def prepare(settings: dict[str, Any]) -> Answers:
+    print("a library greets the world")
+    if "fails" in settings:
+        raise WorkerError(settings["fails"], "this cannot be done; do that")
+    asked = 0
+
+    def answer(images: list[str]) -> list[dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        if settings.get("ends_after") == asked - 1:
+            print("MemoryError: the picture was too much", file=sys.stderr, flush=True)
+            os._exit(5)
+        print("a library reports its progress")
+        return [result(Path(image)) for image in images]
+
+    return answer
+
+
+def result(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size == 0:
+        return {"reason": "empty_file", "detail": "the file has no bytes"}
+    boxes = [[0, 0, size, 1], [0, 0, 2 * size, 2]]
+    return {"found": [{"box": box, "score": 0.5, "phrase": place} for place, box in enumerate(boxes)]}
