@@ -6,14 +6,14 @@ from typing import Literal
 from pydantic import Field
 
 from pfcvr.config.base import SeedList
-from pfcvr.config.model import DeviceSettings, Protocol, ResampledUnit
+from pfcvr.config.model import ComputeSettings, DeviceSettings, Protocol, ResampledUnit
 from pfcvr.config.variants import Variant
 
 TableName = Literal["5", "6", "7", "8", "extended", "methods"]
 PublishedData = Literal["t2i-veri", "t2i-verw"]
 
 
-class AblateConfig(SeedList, DeviceSettings):
+class AblateConfig(SeedList, ComputeSettings):
     """One ablation table: every row trained by ``recipe`` from every seed, measured on ``split``."""
 
     data: str
@@ -25,7 +25,6 @@ class AblateConfig(SeedList, DeviceSettings):
     protocol: Protocol = "clean"
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)  # methods 8.11 asks for five; three show the spread
     split: str = "test"
-    threads: int | None = Field(None, ge=1)
 
 
 class CompareConfig(DeviceSettings):

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import AblateConfig, EvalConfig, Recipe, TrainConfig
+from pfcvr.config import AblateConfig, ComputeSettings, EvalConfig, Recipe, TrainConfig
 from pfcvr.errors import DataError
 from pfcvr.files import atomic_write, write_json
 from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import AblationRow, ablation_table
 from pfcvr.model.data import open_data
 from pfcvr.model.evaluate import NAMES, evaluate
+from pfcvr.model.gather import from_first
 from pfcvr.model.published import published_ablation
 from pfcvr.model.query_results import query_results_path
 from pfcvr.model.recipes import flat_keys, load_recipe
 from pfcvr.model.seeds import seed_folder
 from pfcvr.model.statistics import mean_and_deviation
+from pfcvr.model.step import start_processes
 from pfcvr.model.train import train
 
 
@@ -41,6 +43,7 @@ def ablate(config: AblateConfig, quiet: bool = False, say: Callable[[str], None]
 class _Study:
     def __init__(self, config: AblateConfig, quiet: bool, say: Callable[[str], None]) -> None:
         self.config, self.quiet, self.say = config, quiet, say
+        self.processes = start_processes(config)
         recipe = load_recipe(config.recipe, config.overrides, config.variant)
         self.table = ablation_table(config.table, recipe)
         self.recipes = [self._recipe(row) for row in self.table.rows]
@@ -63,13 +66,18 @@ class _Study:
             folder = self.config.out / "runs" / self._run_name(recipe)
             evaluations = []
             for seed in self.config.seeds:
-                self.say(f"table {self.table.name}, row {number} of {len(self.table.rows)}, seed {seed}: {row.label}")
+                self._tell(f"table {self.table.name}, row {number} of {len(self.table.rows)}, seed {seed}: {row.label}")
                 evaluations.append(self._measure(row, seed_folder(folder, seed), seed))
             self.facts["chance"] = evaluations[0]["chance"]
             self.facts["queries"], self.facts["gallery"] = evaluations[0]["queries"], evaluations[0]["gallery"]
             result.rows.append(_summary(row, folder.relative_to(self.config.out), evaluations))
-            _write(result, self.config.out)
+            if self.processes.is_main_process:
+                _write(result, self.config.out)
         return result
+
+    def _tell(self, sentence: str) -> None:
+        if self.processes.is_main_process:
+            self.say(sentence)
 
     def _recipe(self, row: AblationRow) -> Recipe:
         overrides = (*self.config.overrides, *row.overrides)
@@ -96,17 +104,19 @@ class _Study:
                 variant=row.variant or config.variant,
                 protocol=config.protocol,
                 seed=seed,
-                threads=config.threads,
-                device=config.device,
-                workers=config.workers,
+                **config.model_dump(include=set(ComputeSettings.model_fields)),
             ),
             self.quiet,
             self.say,
         )
-        return self._evaluated(run) or evaluate(
-            EvalConfig(run=run, data=config.data, split=config.split, device=config.device, workers=config.workers),
-            self.quiet,
-        )
+        evaluation = (self._evaluated(run) or self._evaluate(run)) if self.processes.is_main_process else None
+        found: dict[str, Any] = from_first(evaluation, self.processes.device)
+        return found
+
+    def _evaluate(self, run: Path) -> dict[str, Any]:
+        config = self.config
+        machine = {"device": config.device, "workers": config.workers}
+        return evaluate(EvalConfig(run=run, data=config.data, split=config.split, **machine), self.quiet)
 
     def _evaluated(self, run: Path) -> dict[str, Any] | None:
         """An earlier evaluation of the finished ``run`` on the same images, if there is one."""

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from pfcvr.config import TrainConfig
 from pfcvr.files import write_json
 from pfcvr.model.statistics import mean_and_deviation
@@ -63,5 +65,6 @@ def train_seeds(
         mean, deviation = mean_and_deviation([run.metrics[name] for run in runs])
         metrics[name] = {"mean": mean, "deviation": deviation}
     result = SeedsResult(config.out, tuple(runs), runs[0].selection, metrics)
-    write_json(config.out / "summary.json", result.as_dict())
+    if PartialState().is_main_process:
+        write_json(config.out / "summary.json", result.as_dict())
     return result
