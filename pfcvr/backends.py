@@ -38,7 +38,7 @@ def _extra_named(kind: str, table: BackendTable, name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra, package = table[name][1], error.name or ""
+        extra, package = table[name][1], (error.name or "").split(".")[0]
         if extra is None or package.startswith("pfcvr") or not isinstance(error, ModuleNotFoundError):
             raise
         raise BackendError(

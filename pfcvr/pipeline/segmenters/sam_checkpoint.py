@@ -6,6 +6,8 @@ tensors, so the three published checkpoints load, and so does any other network 
 
 import pickle
 import re
+import struct
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DECODER_HEADS = 8  # the one size that leaves no trace in the tensors; segment_anything.build_sam
+# Whatever torch's restricted unpickler meets in bytes that are no checkpoint.
+NOT_TENSORS = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, struct.error),
+    *(LookupError, TypeError, AttributeError),
+)
 LANDMARK = "image_encoder.pos_embed"
 
 
@@ -72,10 +79,12 @@ def _read(path: Path) -> "dict[str, Tensor]":
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's remarks on how a strange file was pickled
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give a .pth file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except NOT_TENSORS as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path}: not a file of tensors ({reason}); give a .pth checkpoint of Segment Anything"
