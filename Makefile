@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two cores are the smallest machine this is meant for; test workers share them with torch.
 TEST_WORKERS ?= 2
 
-.PHONY: setup test check demo format docs clean
+.PHONY: setup test test-backends check demo format docs clean
 
 setup: $(READY)
 
@@ -16,6 +16,12 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+
+# Real vLLM and groundingdino-py, in environments that are built beside the clone (6 GB each; elsewhere: make
+# test-backends PFCVR_ENVIRONMENTS=/folder). One at a time: a server takes both cores.
+test-backends: $(READY)
+	$(BIN)/python scripts/environments.py vllm groundingdino
+	$(BIN)/python -m pytest -m backends --durations=15
 
 check: $(READY)
 	$(BIN)/ruff check .
