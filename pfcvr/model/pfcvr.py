@@ -191,7 +191,8 @@ class PfcvrModel(PretrainedModel):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the part queries look at: rows of each part and their padding, shared rows and their padding.
 
-        The rows of an absent part are padding. The context, caption or image, stands beside the part text or is added
+        The rows of an absent part are padding. Parts have their names for text where the batch says nothing of them.
+        The context, caption or image, stands beside the part text or is added
         to it; then there are no shared rows.
         """
         config, phrases = self.config, batch.part_token_ids
