@@ -18,13 +18,13 @@ from pfcvr.files import write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
+from pfcvr.model.figures import draw_figures
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
-from pfcvr.model.panel import PanelRow, hits_of, render_panel
+from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.query_results import query_results_path, write_query_results
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
 
-FIGURE_QUERIES, FIGURE_HITS = 6, 5  # the paper's Figure 6 shows the best five
 TITLES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
@@ -37,7 +37,8 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         ``run, method, variant, protocol, seed, split, data, queries, gallery, duplicates, best_step``; ``metrics``,
         ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in percent; ``trapezoid_mAP``, mAP
         as Market-1501's evaluator counts it (methods 8.2); ``chance`` with rank1 and mAP; ``family`` with rank1,
-        chance_rank1, queries, skipped where a truth file is given.
+        chance_rank1, queries, skipped where a truth file is given; ``figures`` with files and notes where pictures
+        were asked for.
 
     Raises:
         CheckpointError: the run is not finished or cannot be read.
@@ -76,7 +77,9 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     write_query_results(query_results_path(folder.root, config.split), rows, by_query)
     write_json(folder.root / f"eval-{config.split}.json", result)
     if config.figures is not None:
-        _draw_queries(config.figures, rows, encoded, int(manifest["seed"]))
+        model = PfcvrModel.from_pretrained(folder.model)
+        figures = draw_figures(config.figures, model, rows, encoded, int(manifest["seed"]), data.coverage)
+        result["figures"] = figures.as_dict()
     return result
 
 
@@ -102,6 +105,8 @@ def text(result: dict[str, Any]) -> str:
             f"Rank-1 among near-twins, across cameras {family['rank1']:.1f} (chance {family['chance_rank1']:.1f}, "
             f"{family['queries']:,} queries, {family['skipped']:,} without a twin here skipped)"
         )
+    if "figures" in result:
+        lines += [f"picture: {path}" for path in result["figures"]["files"]] + result["figures"]["notes"]
     return "\n".join(lines)
 
 
@@ -182,19 +187,3 @@ def _cameras(rows: Rows) -> Labels:
     return label_numbers(
         [camera or f"image {image}" for camera, image in zip(rows.camera_ids, rows.image_ids, strict=True)]
     )
-
-
-def _draw_queries(folder: Path, rows: Rows, encoded: Encoded, seed: int) -> None:
-    """One panel of some queries drawn by ``seed``, at most one a vehicle: what the paper's Figure 6 shows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = [caption for captions in rows.captions for caption in captions]
-    drawn: dict[int, int] = {}
-    for query in np.random.default_rng(seed).permutation(len(texts)).tolist():
-        drawn.setdefault(int(encoded.query_labels[query]), query)
-    panel = []
-    for query in list(drawn.values())[:FIGURE_QUERIES]:
-        (scores,) = next(cosine_blocks(encoded.queries[query : query + 1], encoded.gallery))
-        own = int(encoded.own_image[query])
-        hits = hits_of(scores, rows, FIGURE_HITS, rows.vehicle_ids[own])
-        panel.append(PanelRow(texts[query], hits, rows.image_bytes(own)))
-    render_panel(panel, folder / "retrieval.png")

@@ -5,7 +5,6 @@ below the image say the same, for those who see no difference between red and gr
 """
 
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from pfcvr.model.metrics import Scores, top_rows
 
 TILE, FRAME, GAP, MARGIN = 150, 6, 10, 16
 HITS_PER_LINE = 5
-SENTENCE_WIDTH, SENTENCE_LETTERS, DESCRIBED = 350, 54, 72
-LINE, FONT_SIZE = 17, 13
+SENTENCE_WIDTH, DESCRIBED = 350, 72
+LINE, FONT_SIZE, NAME_LETTERS = 17, 12, 22
 LABEL_LINES = 2
 RIGHT, WRONG, UNKNOWN = (20, 150, 70), (205, 45, 45), (150, 150, 150)
 PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
@@ -88,12 +87,12 @@ def frame_corner(top: int, hit: int) -> tuple[int, int]:
 
 def _draw_row(sheet: Image.Image, row: PanelRow, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(FONT_SIZE)
+    font = _font()
     side = 0 if row.described is None else DESCRIBED
-    lines = textwrap.wrap(row.sentence, width=SENTENCE_LETTERS) or [""]
+    lines = _wrapped(row.sentence, font)
     room = (LINE_HEIGHT - side) // LINE
     if len(lines) > room:
-        lines = [*lines[: room - 1], lines[room - 1][: SENTENCE_LETTERS - 1] + "…"]
+        lines = [*lines[: room - 1], lines[room - 1].rsplit(" ", 1)[0] + " …"]
     draw.multiline_text((MARGIN, top), "\n".join(lines), fill=INK, font=font, spacing=LINE - FONT_SIZE)
     if row.described is not None:
         sheet.paste(_tile(row.described, side), (MARGIN, top + LINE_HEIGHT - side - FRAME))
@@ -104,8 +103,29 @@ def _draw_row(sheet: Image.Image, row: PanelRow, top: int) -> None:
         colour = UNKNOWN if hit.right is None else RIGHT if hit.right else WRONG
         draw.rectangle((x, y, x + outer - 1, y + outer - 1), fill=colour)
         sheet.paste(_tile(hit.image, TILE), (x + FRAME, y + FRAME))
-        draw.text((x, y + outer + 3), f"{number + 1}.  {hit.image_id}"[:24], fill=INK, font=font)
+        draw.text((x, y + outer + 3), f"{number + 1}.  {hit.image_id}"[:NAME_LETTERS], fill=INK, font=font)
         draw.text((x, y + outer + 3 + LINE), f"{hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """Matplotlib's own copy of DejaVu, which has the letters of most alphabets."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """``text`` in lines that are no wider than the column of sentences; a word that is wider is cut."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= SENTENCE_WIDTH:
+            lines[-1] = longer
+            continue
+        while font.getlength(word) > SENTENCE_WIDTH:
+            word = word[:-1]
+        lines.append(word)
+    return lines if lines[0] else lines[1:]
 
 
 def _tile(encoded: bytes, side: int) -> Image.Image:

@@ -132,15 +132,6 @@ def test_a_twin_seen_by_the_described_camera_is_not_searched() -> None:
     assert family_metrics(Encoded(both, both, labels, labels, own), np.zeros(8, int), cameras)["rank1"] == 100
 
 
-def test_panels_of_some_queries_are_drawn(finished_run: Path, painted: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    evaluate(config_for(finished_run, painted, figures=tmp_path / "figures"), quiet=True)
-    with Image.open(tmp_path / "figures" / "retrieval.png") as sheet:
-        assert sheet.format == "PNG"
-        assert sheet.height > sheet.width / 2
-
-
 class TestWhatAUserIsTold:
     def test_no_run(self, painted: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no training run here; make one with: pfcvr train"):
