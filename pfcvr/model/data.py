@@ -83,14 +83,14 @@ class Rows:
             name: column[0].as_py()
             for name, column in zip(self._parts_table.column_names, self._parts_table[row].columns, strict=True)
         }
-        if record.get("parts"):
-            try:
+        try:
+            if record.get("parts"):
                 return layers_of_instances(record["parts"], (record["height"], record["width"]))
-            except (ValueError, KeyError) as error:
-                image = f"{self.where}: image '{self.image_ids[row]}'"
-                raise DataError(f"{image} has damaged parts ({error}); export the data set again") from None
-        grid = np.array(record.get("part_grid") or [], dtype=bool)
-        return layers_of_grid(grid) if grid.any() else []
+            grid = np.array(record.get("part_grid") or [], dtype=bool)
+            return layers_of_grid(grid) if grid.any() else []
+        except (ValueError, KeyError) as error:
+            image = f"{self.where}: image '{self.image_ids[row]}'"
+            raise DataError(f"{image} has damaged parts ({error}); export the data set again") from None
 
     def has_parts(self) -> bool:
         """Whether any image shows a part; reads no further than the first that does."""

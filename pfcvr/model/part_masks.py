@@ -58,7 +58,9 @@ def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int, in
 
 
 def layers_of_grid(grid: NDArray[np.bool_]) -> list[PartLayer]:
-    """Layers of a stored patch grid [6, rows, cols], each cell a pixel."""
+    """Layers of a stored patch grid [6, rows, cols], each cell a pixel; raises ValueError for another shape."""
+    if grid.ndim != 3 or len(grid) != len(PARTS):
+        raise ValueError(f"a patch grid of shape {grid.shape}, expected ({len(PARTS)}, rows, cols)")
     size = (float(grid.shape[1]), float(grid.shape[2]))
     present = np.flatnonzero(grid.any(axis=(1, 2)))
     return [PartLayer(int(part), grid[part].astype(np.float32), (0.0, 0.0), size) for part in present]

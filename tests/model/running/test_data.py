@@ -136,6 +136,31 @@ def test_part_grids_come_from_masks_and_boxes_at_the_models_own_grid(painted: Pa
     assert not grid[2:].any()
 
 
+def _grids_alone(folder: Path, rows: list[dict]) -> Path:
+    """A data set that holds patch grids, whatever their size, and neither masks nor boxes."""
+    from datasets import Dataset
+
+    (folder / "data").mkdir()
+    kept = ("image", "image_id", "vehicle_id", "captions", "part_grid")
+    table = Dataset.from_list([{name: row[name] for name in kept} for row in rows])
+    table.to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+    return folder
+
+
+def test_grids_of_another_size_are_laid_on_the_models_own(
+    recipe: Recipe, rows_of: Callable[..., list], tmp_path: Path
+) -> None:
+    """Grids of 24 x 24 cells, whose upper left quarter is windows, for a model of 4 x 4 patches."""
+    grid = np.zeros((6, 24, 24), dtype=bool)
+    grid[0, :12, :12] = True
+    rows = [{**row, "part_grid": grid.tolist()} for row in rows_of(range(2))]
+    still = recipe.augment.model_copy(update={"flip": 0.0, "crop_padding": 0, "erase": 0.0, "expand": False})
+    pairs = pairs_of(_grids_alone(tmp_path, rows), recipe.model_copy(update={"augment": still}))
+    laid = pairs[(0, 0)].part_grid.reshape(6, 4, 4).numpy()
+    assert laid[0].tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+    assert not laid[1:].any()
+
+
 def test_captions_that_do_not_fit_are_counted(painted: Path, recipe: Recipe) -> None:
     short = recipe.model.model_copy(update={"text_length": 8})
     assert pairs_of(painted, recipe).truncated == 0
@@ -278,6 +303,13 @@ class TestWhatAUserIsTold:
         rows[0]["parts"][0]["mask"]["counts"] = "zz"
         with pytest.raises(DataError, match="image '000/0' has damaged parts"):
             open_data(str(make_data(train=rows))).split("train").parts(0)
+
+    def test_a_grid_of_other_parts(self, make_data: Callable[..., Path], rows_of: Callable, tmp_path: Path) -> None:
+        rows = [{**row, "part_grid": np.ones((5, 4, 4), dtype=bool).tolist()} for row in rows_of(range(2))]
+        with pytest.raises(
+            DataError, match=r"damaged parts \(a patch grid of shape \(5, 4, 4\), expected \(6, rows, cols\)"
+        ):
+            open_data(str(_grids_alone(tmp_path, rows))).split("train").parts(0)
 
     def test_an_identity_that_is_not_text(self, make_data: Callable[..., Path], rows_of: Callable) -> None:
         rows = rows_of(range(2))

@@ -1,0 +1,68 @@
+"""The recipes of the two benchmarks, at their full image size, on a CLIP checkpoint that is small enough to train."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pfcvr.config import TrainConfig
+from pfcvr.model.recipes import load_recipe
+from pfcvr.model.run_folder import RunFolder
+from pfcvr.model.tokenizer import clip_tokenizer
+from pfcvr.model.train import train
+
+
+@pytest.fixture(scope="module")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP folder in Transformers' layout with CLIP's own words, patches of 16 px and one thin layer a tower."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder = tmp_path_factory.mktemp("clip") / "backbone"
+    tokenizer = clip_tokenizer(77)
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {"vocab_size": tokenizer.vocabulary_size, "eos_token_id": tokenizer.end_id, "max_position_embeddings": 77}
+    config = CLIPConfig(
+        text_config={**tower, **words, "projection_dim": 16},
+        vision_config={**tower, "image_size": 32, "patch_size": 16, "projection_dim": 16},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["t2i-veri", "t2i-verw"])
+def test_a_benchmark_recipe_trains_on_a_local_checkpoint(
+    name: str, small_clip: Path, make_data: Callable[..., Path], rows_of: Callable[..., list], tmp_path: Path
+) -> None:
+    data = make_data(train=rows_of(range(4), 1), val=rows_of(range(4, 6), 1), test=rows_of(range(6, 8), 1))
+    shorter = ["batch_size=4", "precision=fp32", "model.patch_decoder_depth=1"]
+    shorter += ["schedule.unit=step", "schedule.length=2", "schedule.warmup=1", "schedule.evaluate_every=2"]
+    overrides = (f"model.backbone={small_clip}", *shorter)
+    settings = TrainConfig(data=str(data), out=tmp_path / "run", recipe=name, overrides=overrides, workers=0, threads=1)
+    assert train(settings, quiet=True).steps == 2
+    recorded = RunFolder(tmp_path / "run").read_recipe()
+    assert recorded == load_recipe(name, overrides)
+    assert (recorded.model.image_size, recorded.model.text_length) == ((384, 384), 77)
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert set(first["losses"]) == {"sdm", "id", "part_itc", "mlm", "mim"}
+
+
+def test_the_recipes_hold_the_published_numbers() -> None:
+    veri, verw = load_recipe("t2i-veri"), load_recipe("t2i-verw")
+    for recipe in (veri, verw):
+        assert recipe.model.backbone == "openai/clip-vit-base-patch16"
+        assert recipe.model.patch_grid == (24, 24)
+        assert recipe.model.removed_patches == 144
+        assert (recipe.schedule.length, recipe.schedule.warmup, recipe.schedule.unit) == (60, 5, "epoch")
+        assert (recipe.model.losses.part_itc, recipe.model.word_mask_ratio) == (0.2, 0.15)
+    assert (veri.augment.expand, verw.augment.expand) == (True, False)
+
+
+def test_a_variant_changes_its_switches_under_a_benchmark_recipe() -> None:
+    official = load_recipe("t2i-verw", variant="official")
+    assert (official.model.temperature, official.model.part_loss) == (0.07, "bce")
+    assert official.model.removed_patches == 432
+    extended = load_recipe("t2i-verw", variant="extended")
+    assert (extended.model.part_text, extended.model.losses.part_across) == ("phrase", 0.2)
