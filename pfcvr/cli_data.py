@@ -150,7 +150,10 @@ def caption(
         "seed": seed,
     }
     config = settings.parse(settings.CaptionConfig, values, "pfcvr-data caption")
-    run_and_print("caption", Workspace(workspace), config, RunOptions(overwrite, retry, limit=limit), as_json)
+    from pfcvr.pipeline.caption import review_line
+
+    options = RunOptions(overwrite, retry, limit=limit)
+    run_and_print("caption", Workspace(workspace), config, options, as_json, review_line)
 
 
 @app.command()

@@ -1,15 +1,23 @@
 """The stage ``caption``: the sentences of every image, each with where it came from."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, groupby
+from typing import Any
 
 from pfcvr.backends import load_backend
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
+from pfcvr.files import atomic_write
+from pfcvr.jsonl import read_records, record_line
+from pfcvr.pipeline.audit.agreement import Agreement
 from pfcvr.pipeline.captioners import CAPTIONERS, Captioner, CaptionerFactory
 from pfcvr.records import Caption, ImageRecord, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
-from pfcvr.store import Workspace
+from pfcvr.store import Workspace, left_join
+
+REVIEW = "review.jsonl"
 
 
 def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> StageSummary:
@@ -49,8 +57,40 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
             work=work,
             total=workspace.image_count() + captioner.rejected_count,
             workers=captioner.workers,
+            notes=lambda: list_doubts(workspace),
             normal_reasons=captioner.normal_reasons,
             live=captioner.live,
             give_up=captioner.give_up,
         )
         return run_stage(workspace, plan, options)
+
+
+def list_doubts(workspace: Workspace) -> dict[str, Any]:
+    """Write the images whose captions contradict others to ``caption/review.jsonl``, a Doubt a line, and count them.
+
+    Captions that state neither color nor type leave nothing to compare, no list and no note.
+    """
+    paths = sorted(workspace.folder("caption").glob("part-[0-9]*.jsonl"))
+    written = chain.from_iterable(read_records(path, Caption) for path in paths)
+    with closing(Agreement()) as agreement:
+        stated = False
+        for image, caption in left_join(workspace.images(), written):
+            if caption is not None:
+                stated = stated or bool(caption.attributes)
+                agreement.add(image, caption)
+        if not stated:
+            return {}
+        images, doubted = 0, Counter[str]()
+        with atomic_write(workspace.folder("caption") / REVIEW) as file:
+            for _, group in groupby(agreement.doubts(), key=lambda doubt: doubt.vehicle_id):
+                doubts = list(group)
+                file.writelines(map(record_line, doubts))
+                doubted.update(doubt.attribute for doubt in doubts)
+                images += len({doubt.image_id for doubt in doubts})
+    return {"to_review": images, "doubts": dict(sorted(doubted.items()))}
+
+
+def review_line(summary: StageSummary) -> str:
+    """Where to look at images in doubt, or nothing when there are none."""
+    images = summary.notes.get("to_review", 0)
+    return f"{images:,} images to look at: their captions contradict others, see caption/{REVIEW}" if images else ""

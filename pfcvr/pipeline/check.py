@@ -83,10 +83,14 @@ def run(workspace: Workspace, config: CheckConfig) -> CheckReport:
 
 def _audit_records(workspace: Workspace, config: CheckConfig) -> Iterator[Finding]:
     """The audits that read every record and every image file, in one pass."""
-    captions, parts = CaptionAudit(), PartsAudit(config.require_parts)
+    parts = PartsAudit(config.require_parts)
     unavailable, sourceless = Tally(), Tally()
     sources = workspace.sources()
-    with closing(AuditTable()) as table, Progress("check", workspace.image_count()) as progress:
+    with (
+        closing(AuditTable()) as table,
+        closing(CaptionAudit()) as captions,
+        Progress("check", workspace.image_count()) as progress,
+    ):
         for joined, fingerprint in _with_fingerprints(workspace):
             captions.look_at(joined)
             parts.look_at(joined)

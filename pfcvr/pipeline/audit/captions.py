@@ -1,10 +1,12 @@
-"""Audits of captions: empty, degenerate, templated, shared by different vehicles, too long for CLIP."""
+"""Audits of captions: empty, degenerate, templated, too long for CLIP, shared by different vehicles, at odds."""
 
 from collections import Counter
 from collections.abc import Iterator
 
 from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
 from pfcvr.pipeline.audit import EXAMPLES_KEPT, Finding, Tally
+from pfcvr.pipeline.audit.agreement import Agreement
+from pfcvr.pipeline.audit.near_captions import NearCaptions
 from pfcvr.pipeline.audit.table import WORD, AuditTable
 from pfcvr.pipeline.joined import JoinedImage
 
@@ -23,6 +25,7 @@ class CaptionAudit:
         self._templated, self._truncated, self._no_origin = Tally(), Tally(), Tally()
         self._bpe = clip_bpe()
         self._uncounted: list[tuple[str, str]] = []
+        self._agreement, self._near = Agreement(), NearCaptions()
 
     def look_at(self, joined: JoinedImage) -> None:
         """Take one image into account."""
@@ -34,6 +37,8 @@ class CaptionAudit:
             self._templated.add(image_id)
         elif caption.origin.model is not None and caption.origin.prompt_sha256 is None:
             self._no_origin.add(image_id)
+        self._agreement.add(joined.image, caption)
+        self._near.add(joined.image, caption)
         for text in caption.texts:
             self._captions += 1
             if not text.strip():
@@ -61,12 +66,24 @@ class CaptionAudit:
             "templated_captions", "warning", "images are captioned by a template: a start, not a data set"
         )
         yield from _shared_captions(table)
+        yield from self._near.finding()
+        doubts = Tally.of(doubt.text() for doubt in self._agreement.doubts())
+        yield from doubts.finding(
+            "contradicting_captions",
+            "warning",
+            "statements on color or type contradict the vehicle's other captions or the source; look at the images",
+        )
         if self._bpe is None:
             sentence = "captions were not counted in tokens; for CLIP's vocabulary run: pip install 'pfcvr[model]'"
             yield Finding("tokens_not_counted", "note", self._captions, sentence)
         yield from self._truncated.finding(
             "truncated_captions", "warning", f"captions exceed CLIP's {CLIP_LENGTH} tokens and will be cut"
         )
+
+    def close(self) -> None:
+        """Remove what was put aside on disk."""
+        self._agreement.close()
+        self._near.close()
 
     def _count_tokens(self) -> None:
         if self._bpe is not None:

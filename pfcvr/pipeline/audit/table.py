@@ -11,19 +11,24 @@ from pfcvr.pipeline.joined import JoinedImage
 WORD = re.compile(r"\w+")
 
 
+def temporary_tables(script: str) -> sqlite3.Connection:
+    """Tables that ``script`` creates in an unnamed file, gone when the connection is closed or the process ends."""
+    rows = sqlite3.connect("", isolation_level=None)
+    rows.execute("PRAGMA journal_mode = OFF")
+    rows.executescript(script)
+    rows.execute("BEGIN")
+    return rows
+
+
 class AuditTable:
     """SQLite in an unnamed temporary file: table ``image`` (image_id, vehicle, split, sha256, fingerprint, thumbnail)
     and table ``caption`` (image_id, vehicle, words: a hash of the caption's words in lower case)."""
 
     def __init__(self) -> None:
-        self._rows = sqlite3.connect("", isolation_level=None)
-        self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute(
+        self._rows = temporary_tables(
             "CREATE TABLE image (image_id TEXT, vehicle TEXT, split TEXT, sha256 TEXT, "
-            "fingerprint INTEGER, thumbnail BLOB)"
+            "fingerprint INTEGER, thumbnail BLOB); CREATE TABLE caption (image_id TEXT, vehicle TEXT, words BLOB)"
         )
-        self._rows.execute("CREATE TABLE caption (image_id TEXT, vehicle TEXT, words BLOB)")
-        self._rows.execute("BEGIN")
 
     def add(self, joined: JoinedImage, fingerprint: int | None, thumbnail: bytes | None) -> None:
         image = joined.image
