@@ -64,6 +64,9 @@ def show(
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
     sample: Annotated[int, typer.Option(help="How many images.")] = 24,
     seed: SeedNumber = 0,
+    least_certain: Annotated[
+        bool, typer.Option("--least-certain", help="Instead of a sample, the images with the least certain parts.")
+    ] = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -73,7 +76,8 @@ def show(
     """
     from pfcvr.pipeline import show as stage
 
-    config = settings.parse(settings.ShowConfig, {"out": out, "sample": sample, "seed": seed}, "pfcvr-data show")
+    values = {"out": out, "sample": sample, "seed": seed, "least_certain": least_certain}
+    config = settings.parse(settings.ShowConfig, values, "pfcvr-data show")
     sheet = stage.run(Workspace(workspace), config)
     emit(asdict(sheet), f"{sheet.out}: {sheet.images} images", as_json)
 

@@ -174,11 +174,12 @@ class CheckConfig(Settings):
 
 
 class ShowConfig(Settings):
-    """Contact sheet: how many images, drawn with which seed."""
+    """Contact sheet: how many images, drawn with which seed, or those with the least certain parts."""
 
     out: Path = Path("sheet.png")
     sample: int = Field(24, ge=1, le=400)
     seed: int = 0
+    least_certain: bool = False
 
 
 class ExportConfig(Settings):

@@ -80,12 +80,17 @@ def certainty(parts: ImageParts) -> float:
     return sum(best.values()) / len(best) if best else 0.0
 
 
+def camera_view(image: ImageRecord) -> str | None:
+    """The camera of ``image`` as a view."""
+    return None if image.camera_id is None else f"camera {image.camera_id}"
+
+
 def part_notes(images: Iterable[tuple[ImageRecord, ImageParts | None]], grid: GridConfig) -> dict[str, Any]:
     """The notes of the stage: the grid's rule and the tally, views being cameras."""
     tally = PartTally()
     for image, parts in images:
         if parts is not None:
-            tally.look_at(image.image_id, parts, image.camera_id)
+            tally.look_at(image.image_id, parts, camera_view(image))
     return {"grid": {"rule": "stretch-coverage", **grid.model_dump()}, **tally.as_dict()}
 
 
@@ -102,6 +107,17 @@ def report_text(notes: Mapping[str, Any]) -> str:
         lines.append("flagged: " + ", ".join(f"{flag} {count:,}" for flag, count in notes["flags"].items()))
     least = ", ".join(f"{row['image_id']} {row['certainty']:.2f}" for row in notes["least_certain"])
     lines.append(f"least certain: {least}")
+    return "\n".join(lines)
+
+
+def views_text(notes: Mapping[str, Any]) -> str:
+    """Coverage by view as a table for people, in percent; the views with most images first, then all together."""
+    views = sorted(notes["coverage_by_view"].items(), key=lambda item: (-item[1]["images"], item[0]))
+    rows = [*views, ("all", {"images": notes["images"], **notes["coverage"]})]
+    width = max(len(view) for view, _ in rows)
+    lines = [f"{'view':<{width}}{'images':>9}" + "".join(f"{part:>9}" for part in PARTS)]
+    for view, row in rows:
+        lines.append(f"{view:<{width}}{row['images']:>9,}" + "".join(f"{100 * row[part]:>9.1f}" for part in PARTS))
     return "\n".join(lines)
 
 

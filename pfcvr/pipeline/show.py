@@ -14,6 +14,7 @@ from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import atomic_write
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
+from pfcvr.pipeline.part_report import certainty
 from pfcvr.records import PARTS, Part, PartInstance
 from pfcvr.store import Workspace
 
@@ -45,12 +46,15 @@ class Sheet:
 
 
 def run(workspace: Workspace, config: ShowConfig) -> Sheet:
-    """Draw a seeded sample of the images of ``workspace`` to ``config.out``, a PNG.
+    """Draw images of ``workspace`` to ``config.out``, a PNG: a seeded sample, or those whose parts are least certain.
 
     Raises NothingKept when no image file can be read, WorkspaceError when ``out`` cannot be written.
     """
     files = PixelFiles(workspace)
-    sample = sample_images(workspace, config.sample, config.seed)
+    if config.least_certain:
+        sample = least_certain_images(workspace, config.sample)
+    else:
+        sample = sample_images(workspace, config.sample, config.seed)
     tiles = [tile for joined in sample if (tile := _tile(joined, files)) is not None]
     if not tiles:
         raise NothingKept(
@@ -76,6 +80,14 @@ def sample_images(workspace: Workspace, count: int, seed: int) -> list[JoinedIma
 
     drawn = heapq.nsmallest(count, joined_images(workspace), key=draw)
     return sorted(drawn, key=lambda joined: joined.image.image_id)
+
+
+def least_certain_images(workspace: Workspace, count: int) -> list[JoinedImage]:
+    """The ``count`` images of whose parts the models were least sure, least first; raises where parts were not run."""
+    workspace.sealed("parts")
+    with_parts = ((joined.parts, joined) for joined in joined_images(workspace))
+    rated = ((certainty(parts), joined.image.image_id, joined) for parts, joined in with_parts if parts is not None)
+    return [joined for *_, joined in heapq.nsmallest(count, rated, key=lambda entry: entry[:2])]
 
 
 def overlay(picture: Image.Image, instances: tuple[PartInstance, ...]) -> Image.Image:
@@ -118,12 +130,21 @@ def _tile(joined: JoinedImage, files: PixelFiles) -> Image.Image | None:
     tile.paste(picture.resize(size, Image.Resampling.LANCZOS), ((TILE_WIDTH - size[0]) // 2, PICTURE_HEIGHT - size[1]))
     pen, font = ImageDraw.Draw(tile), _font()
     y = PICTURE_HEIGHT + 4
-    pen.text((0, y), _fitting(f"{joined.image.image_id}  {joined.split or 'no split'}", font), fill=PALE, font=font)
+    pen.text((0, y), _fitting(_heading(joined), font), fill=PALE, font=font)
     caption = joined.caption.texts[0] if joined.caption is not None else "(no caption)"
     for line in wrapped(caption, font):
         y += LINE_HEIGHT
         pen.text((0, y), line, fill=INK, font=font)
     return tile
+
+
+def _heading(joined: JoinedImage) -> str:
+    """image_id and split; how certain the parts are, and what is flagged on them."""
+    words = [joined.image.image_id, joined.split or "no split"]
+    if joined.parts is not None:
+        words.append(f"certainty {certainty(joined.parts):.2f}")
+        words += sorted({flag for instance in joined.parts.instances for flag in instance.flags})
+    return "  ".join(words)
 
 
 def wrapped(text: str, font: Font) -> list[str]:

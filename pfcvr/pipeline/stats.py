@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfcvr.pipeline.joined import joined_images
-from pfcvr.records import PARTS, SPLITS, Part
+from pfcvr.pipeline.joined import JoinedImage, joined_images
+from pfcvr.pipeline.part_report import PartTally, camera_view, report_text, views_text
+from pfcvr.records import SPLITS, Part
 from pfcvr.store import Workspace
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Statistics:
     """Counts over a workspace; None where the stage they come from was not run.
 
     ``images`` and ``vehicles`` are counted by split and, under ``all``, together. ``pairs_per_vehicle`` maps a number
-    of image-caption pairs to how many vehicles have it; ``words`` a bin's first number of words to captions;
-    ``coverage`` a part to its share of images, in [0, 1].
+    of image-caption pairs to how many vehicles have it; ``words`` a bin's first number of words to captions.
+    ``parts`` is what ``PartTally`` counts, views being what captions say of the viewpoint, else cameras.
     """
 
     workspace: Path
@@ -37,7 +38,12 @@ class Statistics:
     words_per_caption: float | None
     words: dict[int, int]
     pairs_per_vehicle: dict[int, int]
-    coverage: dict[Part, float] | None
+    parts: dict[str, Any] | None
+
+    @property
+    def coverage(self) -> dict[Part, float] | None:
+        """The share of images on which each part is seen, in [0, 1]."""
+        return None if self.parts is None else self.parts["coverage"]
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -51,6 +57,7 @@ class Statistics:
             "words_per_caption": self.words_per_caption,
             "words_histogram": {f"{start}-{start + WORDS_PER_BIN - 1}": count for start, count in self.words.items()},
             "coverage": self.coverage,
+            "parts": self.parts,
             **frames,
         }
 
@@ -61,9 +68,8 @@ class Statistics:
         if self.words:
             bars = {f"{start}-{start + WORDS_PER_BIN - 1}": count for start, count in self.words.items()}
             parts += ["", "Words per caption", _bars(bars, max(bars.values()))]
-        if self.coverage is not None:
-            shares: dict[str, float] = {part: round(100 * share, 1) for part, share in self.coverage.items()}
-            parts += ["", "Images on which a part is seen, in percent", _bars(shares, 100)]
+        if self.parts is not None:
+            parts += ["", "Images on which a part is seen, in percent", views_text(self.parts), report_text(self.parts)]
         return "\n".join(parts)
 
     def overview(self) -> "pd.DataFrame":
@@ -94,7 +100,7 @@ def run(workspace: Workspace) -> Statistics:
     vehicles: dict[str, set[str]] = {}
     pairs: Counter[str] = Counter()
     words: Counter[int] = Counter()
-    seen: Counter[Part] = Counter()
+    tally = PartTally()
     captions = all_words = 0
     for joined in joined_images(workspace):
         vehicle_id = joined.image.vehicle_id
@@ -108,8 +114,7 @@ def run(workspace: Workspace) -> Statistics:
             captions += 1
             all_words += count
             words[count // WORDS_PER_BIN * WORDS_PER_BIN] += 1
-        if joined.parts is not None:
-            seen.update({instance.part for instance in joined.parts.instances})
+        tally.look_at(joined.image.image_id, joined.parts, _view(joined))
     return Statistics(
         workspace=workspace.root,
         images=_by_split(images),
@@ -118,10 +123,14 @@ def run(workspace: Workspace) -> Statistics:
         words_per_caption=round(all_words / captions, 2) if captions else None,
         words=_without_gaps(words),
         pairs_per_vehicle=dict(sorted(Counter(pairs.values()).items())),
-        coverage={part: round(seen[part] / images["all"], 4) for part in PARTS}
-        if workspace.manifest("parts")
-        else None,
+        parts=tally.as_dict() if workspace.manifest("parts") else None,
     )
+
+
+def _view(joined: JoinedImage) -> str | None:
+    """From where the vehicle is seen: by its caption, else by the camera."""
+    viewpoint = joined.caption.attributes.get("viewpoint") if joined.caption is not None else None
+    return viewpoint or camera_view(joined.image)
 
 
 def _by_split(counts: Mapping[str, int]) -> dict[str, int]:
