@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pfcvr import config as settings
-from pfcvr.cli_model import DataSet, Device, Workers
+from pfcvr.cli_model import Compiled, DataSet, Device, GradientCheckpointing, Workers
 from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app
 
 app = new_app("Ablation tables and comparisons.")
@@ -30,6 +30,8 @@ def ablate(
     device: Device = "auto",
     workers: Workers = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default all cores.")] = None,
+    gradient_checkpointing: GradientCheckpointing = False,
+    compiled: Compiled = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -42,6 +44,7 @@ def ablate(
     values = {"data": data, "out": out, "table": table, "recipe": recipe, "overrides": tuple(overrides or ())}
     values |= {"variant": variant, "protocol": protocol, "seeds": seeds, "split": split, "threads": threads}
     values |= {"device": device, "workers": workers}
+    values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     report = ablation.ablate(settings.parse(settings.AblateConfig, values, "pfcvr ablate"))
     emit(report.as_dict(), report.text(), as_json)
 
