@@ -82,9 +82,8 @@ def test_a_server_killed_in_the_run_costs_no_row_and_no_second_answer(
         assert run.poll() is None, run.communicate()
         time.sleep(0.02)
     server.kill()
-    run.send_signal(signal.SIGINT)
+    run.kill()
     run.communicate(timeout=60)
-    assert run.returncode == 130
     answered = running_lines(imported)
     assert 10 <= answered < 50
     server.start()

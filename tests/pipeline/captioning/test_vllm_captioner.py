@@ -152,7 +152,13 @@ def test_a_server_that_cannot_start_is_one_sentence_with_its_last_error(
 def start_command(workspace: Workspace) -> "subprocess.Popen[str]":
     arguments = ["caption", "-w", str(workspace.root), "--captioner", "vllm", "--model", "tiny"]
     command = [sys.executable, "-c", PROGRAM, *arguments, "--prompt", "vehicle-text"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores Ctrl-C
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
