@@ -192,8 +192,7 @@ class PfcvrModel(PretrainedModel):
         """What the part queries look at: rows of each part and their padding, shared rows and their padding.
 
         The rows of an absent part are padding. Parts have their names for text where the batch says nothing of them.
-        The context, caption or image, stands beside the part text or is added
-        to it; then there are no shared rows.
+        The context, caption or image, stands beside the part text or is added to it; then there are no shared rows.
         """
         config, phrases = self.config, batch.part_token_ids
         ids = self.prompt_ids[None] if config.part_text == "name" or phrases is None else phrases

@@ -174,6 +174,31 @@ def test_only_the_patches_of_parts_are_scored_when_only_they_are_removed(
         assert float(model(nothing)["mim"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        ("part_itc", {**variant_values("official")["model"], "part_decoder_depth": 2}),
+        ("part_itc", {"part_text": "phrase", "part_context": "image"}),
+        ("part_mlm", {"word_decoder_depth": 4}),
+        ("mim", {"masked_patches": "zero", "masked_patch_choice": "parts"}),
+        ("mim", {"patch_guide": "end", "patch_mask_ratio_means": "kept"}),
+    ],
+)
+def test_a_loss_decreases_alone_in_the_ways_of_the_other_variants(
+    loss: str, settings: dict[str, Any], tiny_model: MakeModel, tiny_batch: MakeBatch
+) -> None:
+    model = tiny_model(**{**settings, "losses": {**dict.fromkeys(EVERYTHING, 0.0), loss: 1.0}})
+    batch, seen = tiny_batch(model), []
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(25):
+        losses = model(batch)
+        optimizer.zero_grad()
+        losses[loss].backward()
+        optimizer.step()
+        seen.append(float(losses[loss].detach()))
+    assert sum(seen[-5:]) < 0.95 * sum(seen[:5])
+
+
 def test_each_image_is_pooled_from_its_own_patches_and_masks_that_do_not_overlap_do_not_mix() -> None:
     torch.manual_seed(0)
     patches = torch.randn(2, 12, 5, requires_grad=True)

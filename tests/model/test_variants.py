@@ -8,6 +8,7 @@ import plain_pfcvr
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pfcvr.config import Variant, variant_values
 from pfcvr.model.batch import IGNORED_LABEL, Batch
@@ -207,3 +208,22 @@ def test_bfloat16_autocast_gives_nearly_the_same_losses_and_finite_gradients(
         assert float(loss.detach()) == pytest.approx(float(exact[name].detach()), rel=0.05, abs=0.02), name
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_small_batch_is_learned_by_heart_as_the_released_code_does(
+    variant_model: MakeModel, tiny_batch: MakeBatch
+) -> None:
+    losses = {"sdm": 1.0, "itc": 1.0, "id": 0.5, "part_itc": 0.1, "mlm": 0.1, "mim": 0.1}
+    model = variant_model("official", losses=losses, temperature=0.07, part_temperature=0.07).float().train()
+    batch = tiny_batch(model, size=6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model.total(model(batch)).backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        images, texts = (
+            F.normalize(x) for x in (model.encode_images(batch.images), model.encode_texts(batch.token_ids))
+        )
+    assert (texts @ images.T).argmax(dim=1).tolist() == list(range(6))
