@@ -29,16 +29,16 @@ DECLINED = re.compile(
     re.IGNORECASE,
 )
 PLATE_TALK = re.compile(
-    r"\b(?:plate|registration)s?\b[^.]{0,40}?"
-    r"(?:\b(?:reads?|reading|says?|saying|number is|numbered|with the (?:number|letters|characters|digits|text))\b"
-    r"|[:\"“'‘])",
+    r"\b(?:plate|registration)s?\b(?:(?: \w+){0,3} "
+    r"(?:reads|reading|says?|saying|number is|numbered|with the (?:number|letters|characters|digits|text))\b"
+    r"|(?: \w+){0,2} ?[:\"“'‘])",
     re.IGNORECASE,
 )
 CODE = r"\b(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d)[A-Z0-9]{4,9}\b"
 LONG_CODE = re.compile(CODE.replace("{4,", "{5,"))
 CODE_AT_PLATE = re.compile(rf"\b(?:[Pp]lates?|[Rr]egistration)\b[^.]{{0,30}}?{CODE}")
-# A badge is letters and a number, perhaps a letter more (XC90, GLE450, X5M); plates mix them otherwise or are longer.
-BADGE = re.compile(r"[A-Z]{1,3}\d{1,3}[A-Z]?|\d{1,3}[A-Z]{1,3}")
+# A badge is letters and a number, perhaps a letter more (XC90, GLE450, X5M), or a word and a number (MAZDA3, 4MATIC).
+BADGE = re.compile(r"[A-Z]{1,3}\d{1,3}[A-Z]?|\d{1,3}[A-Z]{1,3}|[A-Z]{4,}\d{1,3}|\d{1,2}[A-Z]{4,}")
 PLATE_SHAPES = re.compile(
     r"[\u4e00-\u9fff][A-Z][·•.\s]?[A-Z0-9]{5,6}|\b[A-Z]{2}\d{2} [A-Z]{3}\b|\b[A-Z]{2,3}-\d{3,4}(?:-[A-Z]{2})?\b"
     r"|\b\d{1,4}[ -][A-Z]{2,3}[ -]\d{1,4}\b|\b[A-Z]{1,3}-[A-Z]{1,2} ?\d{2,4}\b"

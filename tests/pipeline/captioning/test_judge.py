@@ -36,6 +36,16 @@ WRITTEN_BY_PEOPLE = (
     "windows, dark tail lights, one silver exhaust pipe on the right, and the rear wiper is missing on this one.",
 )
 
+NO_PLATES = (
+    'A masked plate and the word "TAXI" on the door.',
+    "A blank blue plate under a sign that reads DHL.",
+    "A plate without text, and a door with the letters DHL.",
+    "Badges say MAZDA3 and 4MATIC; the truck is a F150 beside an A4.",
+    "A GLE450 with a yellow license plate.",
+    "Lettering on the side gives 0800 555 and 24H service.",
+    "Its registration cannot be read.",
+)
+
 
 def reason_of(caption: str, **answer: Any) -> str:
     verdict = judge(Answer(caption, **{"finish_reason": "stop", **answer}), TEXT)
@@ -83,6 +93,13 @@ def test_a_plain_answer_is_the_sentence_with_its_white_space_in_order() -> None:
 @pytest.mark.parametrize("caption", WRITTEN_BY_PEOPLE)
 def test_sentences_as_people_write_them_pass(caption: str) -> None:
     assert judge(Answer(caption, "stop"), TEXT) == Judged((caption,))
+
+
+@pytest.mark.parametrize("start", NO_PLATES)
+def test_lettering_and_badges_are_no_plates(start: str) -> None:
+    wide = replace(TEXT, max_words=80)
+    verdict = judge(Answer(f"{start} {GOOD.partition('. The')[0]}, four doors and a plain gray roof.", "stop"), wide)
+    assert isinstance(verdict, Judged), verdict
 
 
 def test_what_the_renderer_says_of_its_vehicles_passes() -> None:
