@@ -5,28 +5,32 @@ masked-image, text and masked-text passes, forward and backward. flop_floor = th
 floating-point operations. overhead = wall_ratio / flop_floor: what is lost beside arithmetic. Runs of both kinds take
 turns and the best of each counts, since machines are noisy.
 
-python benchmarks/train_step.py [--size vit-b16|tiny] [--batch 4] [--repeats 5] [--json]
+python benchmarks/train_step.py [--variant paper|official|extended]... [--size vit-b16|tiny] [--batch 4] [--repeats 5]
+[--json]
 """
 
 import argparse
 import json
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pfcvr.config import ModelConfig, OptimizerConfig, TowerSizes
+from pfcvr.config import Recipe, TowerSizes, Variant, parse, variant_values
 from pfcvr.model.batch import Batch
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
-from pfcvr.model.rates import parameter_groups
+from pfcvr.model.probe import noise_batch
 from pfcvr.model.reconstruction import choose_removed_patches
-from pfcvr.model.tokenizer import CaptionTokenizer, clip_tokenizer
+from pfcvr.model.step import optimizer_of
+from pfcvr.model.tokenizer import clip_tokenizer
 
-VARIANTS: dict[str, dict[str, Any]] = {"paper": {}}
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 TINY = TowerSizes(
     patch_size=8,
     embedding_dim=32,
@@ -73,41 +77,32 @@ def flop_counter() -> FlopCounterMode:
     )
 
 
-def random_batch(config: ModelConfig, tokenizer: CaptionTokenizer, size: int) -> Batch:
-    """Noise for images, ordinary words for captions, a tenth of the patches for each part."""
-    random = torch.Generator().manual_seed(0)
-    rows, cols = config.patch_grid
-    ids = tokenizer.encode([" ".join(["car"] * CAPTION_WORDS)] * size).ids
-    masked, labels = tokenizer.mask_words(ids, config.word_mask_ratio, random)
-    return Batch(
-        images=torch.randn(size, 3, *config.image_size, generator=random),
-        token_ids=ids,
-        masked_token_ids=masked,
-        masked_labels=labels,
-        part_grids=torch.rand(size, 6, rows * cols, generator=random) < 0.1,
-        identities=torch.randint(IDENTITIES, (size,), generator=random),
-    )
+def recipe_of(variant: Variant, size: str, **values: Any) -> Recipe:
+    """The variant with towers of ``size``, and everything else as the paper has it or as ``values`` say."""
+    settings = variant_values(variant)
+    return parse(Recipe, {**settings, "model": {**settings["model"], **SIZES[size]}, **values}, f"variant {variant}")
 
 
 def tower_passes(model: PfcvrModel, batch: Batch) -> list[Callable[[], Tensor]]:
-    """The passes through the towers that a step of this variant cannot do without."""
+    """The passes of images and captions through the towers that a step of this variant cannot do without."""
     towers, config = model.towers, model.config
     kept, _ = choose_removed_patches(batch.part_grids, config.removed_patches, batch.patch_draws)
+    captions = [] if config.mask_caption_for_matching else [lambda: towers.text_tokens(batch.token_ids)]
     return [
         lambda: towers.image_tokens(batch.images),
         lambda: towers.image_tokens(batch.images, kept),
-        lambda: towers.text_tokens(batch.token_ids),
+        *captions,
         lambda: towers.text_tokens(batch.masked_token_ids),
     ]
 
 
-def measure(config: ModelConfig, tokenizer: CaptionTokenizer, batch_size: int, repeats: int) -> dict[str, float]:
-    """Times, operations and peak memory of one variant."""
+def measure(recipe: Recipe, batch_size: int, repeats: int) -> dict[str, float]:
+    """Times, operations and peak memory of one variant; the peak is that of this process."""
     torch.manual_seed(0)
-    model = build_pfcvr(config, tokenizer, IDENTITIES)
-    batch = random_batch(config, tokenizer, batch_size)
+    model = build_pfcvr(recipe.model, clip_tokenizer(recipe.model.text_length), IDENTITIES)
+    batch = noise_batch(model, batch_size, CAPTION_WORDS)
     passes = tower_passes(model, batch)
-    optimizer = torch.optim.Adam(parameter_groups(model, OptimizerConfig()), eps=1e-3, fused=True)
+    optimizer = optimizer_of(model, recipe.optimizer)
 
     def towers() -> None:
         optimizer.zero_grad()
@@ -144,15 +139,17 @@ def measure(config: ModelConfig, tokenizer: CaptionTokenizer, batch_size: int, r
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="vit-b16")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="which of them; repeatable; default: all")
     parser.add_argument("--batch", type=int, default=4, help="pairs in a batch")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs, of which the best counts")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     rows = {}
-    for variant, settings in VARIANTS.items():
-        config = ModelConfig(**{**SIZES[options.size], **settings})
-        tokenizer = clip_tokenizer(config.text_length)
-        rows[variant] = measure(config, tokenizer, options.batch, options.repeats)
+    own_process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    with own_process as processes:
+        for variant in options.variant or VARIANTS:
+            recipe = recipe_of(variant, options.size)
+            rows[variant] = processes.submit(measure, recipe, options.batch, options.repeats).result()
     if options.json:
         threads = torch.get_num_threads()
         print(json.dumps({"size": options.size, "batch": options.batch, "threads": threads, "variants": rows}))

@@ -95,14 +95,14 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Prob
     )
 
 
-def noise_batch(model: PfcvrModel, pairs: int) -> Batch:
-    """A batch that ``model`` takes: noise for images, full captions, a tenth of the patches for each part."""
+def noise_batch(model: PfcvrModel, pairs: int, words: int) -> Batch:
+    """A batch that ``model`` takes: noise for images, captions of ``words``, a tenth of the patches for each part."""
     random, config = torch.Generator().manual_seed(0), model.config
     rows, cols = config.patch_grid
-    ids = model.tokenizer.encode([" ".join(["car"] * config.text_length)] * pairs).ids
+    ids = model.tokenizer.encode([" ".join(["car"] * words)] * pairs).ids
     masked, labels = model.tokenizer.mask_words(ids, config.word_mask_ratio, random)
-    words = " ".join(["car"] * (config.part_text_length - 2))
-    phrases = model.tokenizer.encode([words] * len(PARTS)).ids[:, : config.part_text_length]
+    phrase = " ".join(["car"] * (config.part_text_length - 2))
+    phrases = model.tokenizer.encode([phrase] * len(PARTS)).ids[:, : config.part_text_length]
     return Batch(
         images=torch.randn(pairs, 3, *config.image_size, generator=random),
         token_ids=ids,
@@ -133,7 +133,7 @@ class _Steps:
 
     def take(self, pairs: int) -> None:
         """One step; raises StageStopped where a GPU's memory does not suffice."""
-        self._step(0, [noise_batch(self._model, pairs)], [(pairs,)])
+        self._step(0, [noise_batch(self._model, pairs, words=self._model.config.text_length)], [(pairs,)])
 
     def measured(self, pairs: int) -> int:
         """The most bytes that this process held during a step, on the CPU (Linux)."""
