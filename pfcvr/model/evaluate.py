@@ -34,11 +34,11 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     reached to ``RUN/queries-<split>.jsonl``.
 
     Returns:
-        ``run, method, variant, protocol, seed, split, data, queries, gallery, duplicates, best_step``; ``metrics``,
-        ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in percent; ``trapezoid_mAP``, mAP
-        as Market-1501's evaluator counts it (methods 8.2); ``chance`` with rank1 and mAP; ``family`` with rank1,
-        chance_rank1, queries, skipped where a truth file is given; ``figures`` with files and notes where pictures
-        were asked for.
+        ``run, method, variant, protocol, seed, split, data, queries, truncated_captions, gallery, duplicates,
+        best_step``; ``metrics``, ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in
+        percent; ``trapezoid_mAP``, mAP as Market-1501's evaluator counts it (methods 8.2); ``chance`` with rank1 and
+        mAP; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given; ``figures`` with files
+        and notes where pictures were asked for.
 
     Raises:
         CheckpointError: the run is not finished or cannot be read.
@@ -66,6 +66,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         "trapezoid_mAP": measured.trapezoid_mAP,
         "chance": {"rank1": measured.chance_rank1, "mAP": measured.chance_mAP},
         "queries": measured.queries,
+        "truncated_captions": retriever.truncated([text for texts in rows.captions for text in texts]),
         "gallery": len(rows),
         "identities": len(set(rows.vehicle_ids)),
         "duplicates": rows.duplicates(),
@@ -99,6 +100,9 @@ def text(result: dict[str, Any]) -> str:
     ):
         cells = [f"{values[name]:>9.1f}" if name in values else " " * 9 for name in NAMES] if values else ["  not here"]
         lines.append(f"{title:<20}" + "".join(cells))
+    if result["truncated_captions"]:
+        cut, queries = result["truncated_captions"], result["queries"]
+        lines.append(f"{cut:,} of {queries:,} captions are longer than the model reads and were cut")
     if "family" in result:
         family = result["family"]
         lines.append(

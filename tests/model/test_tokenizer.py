@@ -53,6 +53,14 @@ def test_clip_vocabulary_keeps_its_size_and_has_irras_mask_token(clip: CaptionTo
     assert clip.decode(ids) == "jekyll"
 
 
+@pytest.mark.parametrize(
+    ("part", "token"),
+    [("windows", 5437), ("lights", 3073), ("wheels", 8025), ("mirrors", 21823), ("roof", 6449), ("doors", 4228)],
+)
+def test_part_names_are_the_two_tokens_that_clip_has_for_them(clip: CaptionTokenizer, part: str, token: int) -> None:
+    assert clip.encode([f"Car {part}"]).ids[0, :5].tolist() == [49406, 1615, token, 49407, 0]
+
+
 def test_a_long_caption_is_cut_and_still_ends(clip: CaptionTokenizer) -> None:
     encoded = clip.encode(["car", "car " * 75, "car " * 76])
     assert encoded.truncated.tolist() == [False, False, True]

@@ -29,6 +29,10 @@ class Retriever(Protocol):
         """Features, on the CPU, of sentences."""
         ...
 
+    def truncated(self, texts: Sequence[str]) -> int:
+        """How many of ``texts`` are longer than the method reads."""
+        ...
+
 
 RETRIEVERS: BackendTable = dict.fromkeys(METHODS, ("pfcvr.model.retrievers.pfcvr:load_pfcvr", None))
 

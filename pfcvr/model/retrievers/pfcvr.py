@@ -26,6 +26,9 @@ class PfcvrRetriever:
         ids = self._model.tokenizer.encode(texts).ids
         return self._model.encode_texts(ids.to(self._device)).float().cpu()
 
+    def truncated(self, texts: Sequence[str]) -> int:
+        return int(self._model.tokenizer.encode(texts).truncated.sum())
+
 
 def load_pfcvr(folder: Path, device: str) -> PfcvrRetriever:
     """The model in ``folder``; raises CheckpointError when it cannot be read."""

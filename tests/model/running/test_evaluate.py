@@ -70,6 +70,16 @@ def test_what_every_query_reached_stands_beside_the_means(finished_run: Path, pa
     assert 0 < result["trapezoid_mAP"] < metrics["mAP"]
 
 
+def test_captions_that_are_too_long_are_counted(
+    finished_run: Path, make_data: Callable[..., Path], rows_of: Callable
+) -> None:
+    rows = rows_of(range(2), 2)
+    rows[0]["captions"] = ["a red car " * 30, "a red car"]
+    result = evaluate(config_for(finished_run, make_data(test=rows)), quiet=True)
+    assert result["truncated_captions"] == 1
+    assert "1 of 8 captions are longer than the model reads and were cut" in evaluation.text(result)
+
+
 def test_evaluating_again_gives_the_same_numbers(finished_run: Path, painted: Path) -> None:
     first = evaluate(config_for(finished_run, painted), quiet=True)
     again = evaluate(config_for(finished_run, painted).model_copy(update={"workers": 1}), quiet=True)
@@ -189,7 +199,7 @@ class TestWhatAUserIsTold:
         shutil.copytree(finished_run, tmp_path / "run")
         manifest = tmp_path / "run" / "run.json"
         manifest.write_text(manifest.read_text().replace('"pfcvr"', '"magic"'))
-        with pytest.raises(UsageError, match="unknown method 'magic'; choose one of: pfcvr"):
+        with pytest.raises(UsageError, match="unknown method 'magic'; choose one of: clip, irra, pfcvr"):
             evaluate(config_for(tmp_path / "run", painted), quiet=True)
 
     def test_a_run_from_a_newer_program(self, finished_run: Path, painted: Path, tmp_path: Path) -> None:
