@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pfcvr.config.base import Settings
 from pfcvr.config.model import TrainConfig
@@ -114,6 +114,13 @@ class CaptionConfig(Settings):
     def _arguments_from_text_or_table(cls, value: Any) -> Any:
         return command_line(value)
 
+    @field_validator("python", "replicas", "server_args")
+    @classmethod
+    def _for_own_servers_alone(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("captioner") != "vllm" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError("this is for captioner 'vllm' alone; leave it out")
+        return value
+
 
 class DoctorConfig(Settings):
     """Which endpoint and model are asked, with which prompt; ``timeout`` in seconds."""
@@ -148,6 +155,13 @@ class PartsConfig(Settings):
     detector_config: Literal["GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB"] = "GroundingDINO_SwinT_OGC"
     text_encoder: str = Field("bert-base-uncased", min_length=1)
     grid: GridConfig = GridConfig()
+
+    @field_validator("python", "detector_config", "text_encoder")
+    @classmethod
+    def _for_the_original_alone(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("detector") != "groundingdino" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError("this is for detector 'groundingdino' alone; leave it out")
+        return value
 
     @field_validator("grid", mode="before")
     @classmethod

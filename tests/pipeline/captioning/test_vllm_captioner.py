@@ -233,3 +233,9 @@ def test_server_options_read_the_same_as_text_and_as_a_table() -> None:
     assert limits.server_args == ("--limit-mm-per-prompt", '{"image": 1}')
     with pytest.raises(UsageError, match="no closing quotation"):
         parse(CaptionConfig, {"server_args": "--dtype 'float32"}, "here")
+
+
+@pytest.mark.parametrize("values", [{"replicas": 2}, {"python": "python3"}, {"server_args": "--enforce-eager"}])
+def test_settings_of_own_servers_are_refused_beside_another_captioner(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="this is for captioner 'vllm' alone; leave it out"):
+        parse(CaptionConfig, {"captioner": "openai", **values}, "here")

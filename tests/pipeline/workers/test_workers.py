@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pfcvr.config import PartsConfig
+from pfcvr.config import PartsConfig, parse
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
 from pfcvr.pipeline.detectors import groundingdino
 from pfcvr.pipeline.images import UnreadableImage
@@ -161,3 +161,9 @@ def test_other_weights_are_other_inputs(tmp_path: Path, checkpoint: Path) -> Non
     before = detector(tmp_path, checkpoint).inputs
     checkpoint.write_bytes(b"other weights")
     assert detector(tmp_path, checkpoint).inputs != before
+
+
+@pytest.mark.parametrize("values", [{"python": "python3"}, {"text_encoder": "bert"}])
+def test_settings_of_the_original_package_are_refused_beside_another_detector(values: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="this is for detector 'groundingdino' alone; leave it out"):
+        parse(PartsConfig, {"detector": "grounding-dino", **values}, "here")
