@@ -80,7 +80,8 @@ class LocalModel:
 
         inputs = self._inputs(request["messages"])
         prompt_tokens = inputs["input_ids"].shape[1]
-        with torch.inference_mode(), torch.random.fork_rng():
+        gpus = [torch.cuda.current_device()] if self._inference.device == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=gpus):
             torch.manual_seed(request["seed"])
             output = self._network.generate(
                 **inputs,

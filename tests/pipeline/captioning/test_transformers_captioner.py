@@ -205,6 +205,29 @@ def test_an_answer_without_an_end_is_cut_off(
         caption.run(small.workspace, config(weights, prompt_file), QUIET)
 
 
+def test_a_gpu_without_memory_stops_the_run_and_leaves_the_rows_pending(
+    small: Any, weights: Path, prompt_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(*_: Any, **__: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the documentation.")
+
+    monkeypatch.setattr("transformers.Qwen3VLForConditionalGeneration.generate", generate)
+    small.add_images({"00001": 2})
+    with pytest.raises(StageStopped, match=r"too little memory for it \(CUDA out of memory.*; use a smaller model"):
+        caption.run(small.workspace, config(weights, prompt_file), QUIET)
+    assert rejected_lines(small) == []
+
+
+def test_a_model_of_text_alone_is_refused(small: Any, tmp_path: Path, prompt_file: Path) -> None:
+    folder = make_qwen3_vl(tmp_path / "model")
+    for path in folder.glob("*preprocessor_config.json"):
+        path.unlink()
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    small.add_images({"00001": 1})
+    with pytest.raises(CheckpointError, match="its processor takes no pictures or has no chat template"):
+        caption.run(small.workspace, config(folder, prompt_file), QUIET)
+
+
 def test_other_weights_under_the_same_name_are_other_inputs(
     small: Any, tmp_path: Path, prompt_file: Path, speaking: "Speaking"
 ) -> None:
