@@ -48,7 +48,7 @@ COST_IDENTITIES, COST_STEPS = 80, (3, 13)
 def data_command(*arguments: str) -> None:
     """One command of ``pfcvr-data``; finished work is not done again."""
     program = [sys.executable, "-c", "from pfcvr.cli import data_main; data_main()"]
-    subprocess.run([*program, *arguments], check=True, stdout=sys.stderr)
+    subprocess.run([*program, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def rendered_data(folder: Path, identities: int) -> Path:
@@ -56,9 +56,9 @@ def rendered_data(folder: Path, identities: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     counts = ["--identities", str(identities), "--images-per-identity", str(IMAGES_PER_IDENTITY)]
     vehicles = str(folder / "vehicles")
-    data_command("synth", vehicles, *counts, "--size", str(SIZE), "--seed", str(DATA_SEED), "--json")
+    data_command("synth", vehicles, *counts, "--size", str(SIZE), "--seed", str(DATA_SEED))
     (folder / "build.toml").write_text(BUILD)
-    data_command("run", str(folder / "build.toml"), "--json")
+    data_command("run", str(folder / "build.toml"))
     return folder / "dataset"
 
 

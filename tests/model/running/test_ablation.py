@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from pfcvr.cli import model_app, run
@@ -15,6 +16,7 @@ from pfcvr.errors import DataError, SealedError, UsageError
 from pfcvr.model import ablation
 from pfcvr.model.ablation import ablate
 from pfcvr.model.ablation_tables import TABLES, ablation_table
+from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.published import published_ablation
 from pfcvr.model.recipes import flat_keys, load_recipe
 from pfcvr.model.run_folder import RunFolder
@@ -169,6 +171,31 @@ def test_a_stopped_table_goes_on_and_rows_that_tables_share_are_trained_once(
     assert table_5.rows[-1]["metrics"] == finished.rows[-1]["metrics"]
     assert weights.stat().st_mtime_ns == before
     assert len(measured) == 1 + 3
+
+
+@pytest.mark.timeout(240)
+def test_a_table_stopped_inside_a_row_ends_in_the_same_figures(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    overrides = (*config.overrides, "checkpoint_every=1")
+    config = config.model_copy(update={"table": "6", "seeds": (1,), "overrides": overrides})
+    undisturbed = ablate(config.model_copy(update={"out": tmp_path / "whole"}), quiet=True)
+
+    steps: list[int] = []
+    honest = PfcvrModel.total
+
+    def interrupted(self: PfcvrModel, *given: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return honest(self, *given)
+
+    monkeypatch.setattr(PfcvrModel, "total", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(config, quiet=True)
+    continued = ablate(config, quiet=True)
+    assert len(steps) == 2 + 2 + 3  # three steps a row; the first of them was kept, the second begun twice
+    assert continued.rows == undisturbed.rows
 
 
 def test_a_folder_with_rows_of_another_recipe_is_refused(config: AblateConfig) -> None:
