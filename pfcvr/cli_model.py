@@ -104,7 +104,9 @@ def evaluate(
     truth: Annotated[
         Path | None, typer.Option(help="truth.jsonl of rendered vehicles: adds Rank-1 inside families of near-twins.")
     ] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for pictures of answers.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures: answers, part attention, restored images, guessed words.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     as_json: JsonFlag = False,

@@ -247,7 +247,7 @@ class EvalConfig(DeviceSettings):
     data: str
     split: str = "test"
     truth: Path | None = None
-    figures: Path | None = None  # folder for retrieval panels
+    figures: Path | None = None  # folder for pictures
 
 
 class IndexConfig(DeviceSettings):

@@ -148,7 +148,7 @@ def _draw_guesses(axes: "Axes", picture: WordPicture) -> None:
         for col, (guess, share) in enumerate(masked.guesses):
             right = guess == masked.word
             frame = {"fill": False, "edgecolor": "black", "pad": 2} if right else None
-            text = f"{guess}  {100 * share:.0f} %"
+            text = f"{guess}  {100 * share:.0f} %" if share >= 0.005 else f"{guess}  < 1 %"
             axes.text(col, row, text, ha="center", va="center", color=_ink(share), bbox=frame)
     axes.set_xticks(range(shares.shape[1]), [f"guess {number}" for number in range(1, shares.shape[1] + 1)])
     axes.set_yticks(range(len(picture.words)), [f"masked: {masked.word}" for masked in picture.words])
