@@ -28,7 +28,7 @@ from pfcvr.stage import RunOptions, kept_so_far, rejected_reasons
 from pfcvr.store import Workspace
 
 CACHE = Path("cache") / "answers.sqlite"
-PREPARING = 8  # threads beyond those that wait for an answer, so that a next image is always ready
+MOST_PREPARED = 64  # images made ready beyond those in flight, so that a place that falls free is taken at once
 SAMPLED = 1000
 
 
@@ -111,7 +111,7 @@ class ChatCaptioner:
         }
         self.settings = {"prompt": self._prompt.label, **self._depends_on, "seed": config.seed}
         self.inputs: dict[str, str] = {}
-        self.workers = config.concurrency + PREPARING
+        self.workers = config.concurrency + min(config.concurrency, MOST_PREPARED)
         self._starting = threading.Lock()
         self._stopped: PfcvrError | None = None
         self._session: _Session | None = None

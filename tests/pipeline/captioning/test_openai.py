@@ -186,7 +186,7 @@ def test_a_dead_server_stops_the_run_and_no_row_is_rejected(pictures, start) -> 
 def test_a_server_that_comes_back_in_time_loses_nothing(pictures, start, monkeypatch) -> None:
     monkeypatch.setattr(openai_, "RETRIES", Retries(tries=2, first_wait=0.01, longest_wait=0.05, patience=30))
     captioning = pictures(30)
-    # More than the twelve rows at work can use up by themselves: the probe has to fail too.
+    # More than the eight rows at work can use up by themselves: the probe has to fail too.
     troubles = [faults.Behaviour(connection="reset")] * 40
 
     def now(good: faults.Behaviour) -> faults.Behaviour:
