@@ -203,7 +203,7 @@ def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "Dat
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=partial(_settle_worker, os.getpid()) if workers else None,
+        worker_init_fn=partial(settle_worker, os.getpid()) if workers else None,
         generator=torch.Generator(),  # the loader draws a seed when it starts: not from the run's own generator
         pin_memory=torch.cuda.is_available(),
     )
@@ -215,7 +215,7 @@ def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> "DataLoader
         PlainImages(rows, size),
         batch_size=ENCODE_BATCH,
         num_workers=workers,
-        worker_init_fn=partial(_settle_worker, os.getpid()) if workers else None,
+        worker_init_fn=partial(settle_worker, os.getpid()) if workers else None,
         generator=torch.Generator(),
     )
 
@@ -235,7 +235,7 @@ def collate(items: Sequence[TrainItem]) -> Batch:
     )
 
 
-def _settle_worker(trainer: int, number: int) -> None:
+def settle_worker(trainer: int, number: int) -> None:
     """One thread a worker, and no worker that outlives ``trainer``: a kill -9 of the run must leave nothing behind."""
     cv2.setNumThreads(0)
     if sys.platform == "linux":

@@ -1,0 +1,151 @@
+"""Data loading against plain decoding: train items of a recipe, beside decode + resize of the same files.
+
+Ours is what training does: decode, resize, joint augmentation of image and masks, part grids, words masked, tensors
+normalised and stacked. Plain is decode, resize and stack, to float32 tensors as a network wants them. Both go through
+the same loader with the same workers and batches, taking turns; the best of each counts. Images are JPEG noise of
+changing smoothness with three part masks and three part boxes each, in the sizes of vehicle crops.
+
+python benchmarks/loading.py [--images 256] [--size 384] [--workers 2] [--repeats 5] [--json]
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader, Dataset
+
+from pfcvr.config import Recipe
+from pfcvr.model.augment import stretch
+from pfcvr.model.data import Rows, open_data
+from pfcvr.model.loading import EpochBatches, TrainPairs, decode, settle_worker, train_loader
+from pfcvr.model.tokenizer import clip_tokenizer
+from pfcvr.records import PARTS
+
+BATCH = 16
+SIDES = (200, 500)
+"""Shortest and longest side of an image, px."""
+
+
+class PlainImages(Dataset[torch.Tensor]):
+    """Decoded and resized, in the range 0 to 1, and nothing else."""
+
+    def __init__(self, rows: Rows, size: tuple[int, int]) -> None:
+        self._rows, self._size = rows, size
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        image = stretch(decode(self._rows, row), self._size)
+        return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+
+
+def picture(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """An image and its parts as an exported data set holds them."""
+    height, width = (int(side) for side in rng.integers(*SIDES, size=2))
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    parts = []
+    for number, part in enumerate(PARTS):
+        top, left = int(rng.integers(0, height // 2)), int(rng.integers(0, width // 2))
+        mask = np.zeros((height, width), dtype=np.uint8)
+        centre, axes = (left + width // 8, top + height // 8), (width // 8, height // 8)
+        cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, thickness=-1)
+        counts = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+        box = [float(left), float(top), float(left + width // 4), float(top + height // 4)]
+        rle = {"size": [height, width], "counts": counts} if number % 2 else None
+        parts.append({"part": part, "box_xyxy": box, "score": 1.0, "mask": rle})
+    return np.asarray(image, dtype=np.uint8), parts
+
+
+def write_data(folder: Path, images: int) -> None:
+    """A train split in the exported form."""
+    from datasets import Dataset as Table
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(images):
+        image, parts = picture(rng)
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        row: dict[str, Any] = {
+            "image": {"bytes": encoded.tobytes(), "path": None},
+            "image_id": f"{number // 4}/{number}",
+        }
+        row |= {"vehicle_id": str(number // 4), "captions": [" ".join(["car"] * 50)], "parts": parts}
+        rows.append(row | {"height": image.shape[0], "width": image.shape[1]})
+    (folder / "data").mkdir()
+    Table.from_list(rows).to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+
+
+def seconds(loader: Callable[[], DataLoader[Any]]) -> float:
+    """Time to go through the loader once its workers are up, which the first batch shows."""
+    batches = iter(loader())
+    next(batches)
+    started = time.perf_counter()
+    for _ in batches:
+        pass
+    return time.perf_counter() - started
+
+
+def measure(rows: Rows, size: int, workers: int, repeats: int) -> dict[str, float]:
+    """Images a second of both, and their quotient."""
+    recipe = Recipe.model_validate({"model": {"image_size": (size, size)}})
+    pairs = TrainPairs(rows, clip_tokenizer(recipe.model.text_length), recipe, 0.5, seed=0)
+    batches = len(rows) // BATCH
+
+    def ours() -> DataLoader[Any]:
+        return train_loader(pairs, EpochBatches(len(pairs), BATCH, batches, seed=0), workers)
+
+    def plain() -> DataLoader[Any]:
+        settle = partial(settle_worker, os.getpid()) if workers else None
+        images = PlainImages(rows, (size, size))
+        order = np.random.default_rng(0).permutation(len(rows))[: batches * BATCH].tolist()
+        return DataLoader(images, BATCH, sampler=order, num_workers=workers, worker_init_fn=settle)
+
+    best = {"ours": float("inf"), "plain": float("inf")}
+    for _ in range(repeats):
+        for name, loader in (("ours", ours), ("plain", plain)):
+            best[name] = min(best[name], seconds(loader))
+    images = (batches - 1) * BATCH
+    rates = {f"{name}_per_second": images / spent for name, spent in best.items()}
+    return {**rates, "ratio": best["plain"] / best["ours"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--size", type=int, default=384, help="side of the images that the model takes, px")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load; 0: this one")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, of which the best counts")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        import datasets
+
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        datasets.disable_progress_bars()
+        write_data(Path(folder), options.images)
+        rows = open_data(folder).split("train")
+        result = measure(rows, options.size, options.workers, options.repeats)
+    if options.json:
+        print(json.dumps({"images": options.images, "size": options.size, "workers": options.workers, **result}))
+        return
+    print(f"ours {result['ours_per_second']:,.0f} images/s, plain {result['plain_per_second']:,.0f} images/s")
+    print(f"ratio {result['ratio']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
