@@ -12,7 +12,7 @@ from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.captioners.judge_schema import answer_problem
 from pfcvr.pipeline.captioners.judge_text import TextFault, TextReason, Wording, text_fault
 from pfcvr.pipeline.captioners.prompt import Prompt
-from pfcvr.records import ATTRIBUTES, Attribute, Part
+from pfcvr.records import ATTRIBUTES, PARTS, Attribute, Part
 
 # Servers count vision tokens by rules of their own (28 or 32 px a token, tiles); half of ours is still a picture.
 LEAST_VISION_SHARE = 0.5
@@ -20,7 +20,6 @@ LONGEST_PHRASE = 25  # words
 NOT_SEEN = frozenset(
     {"", "none", "n/a", "na", "null", "unknown", "not visible", "not seen", "not shown", "invisible", "cannot be seen"}
 )
-UNKNOWN = "unknown"
 Reason = Literal["no_image", "truncated", "abnormal_finish", "not_json", "schema_mismatch"] | TextReason
 
 
@@ -73,10 +72,10 @@ def judge(answer: Answer, prompt: Prompt) -> Judged | Refusal:
     try:
         value = json.loads(answer.text)
     except (ValueError, RecursionError) as error:
-        return Refusal("not_json", f"the answer is no JSON: {_first_line(error)}")
+        return _refusal("not_json", f"the answer is no JSON: {str(error)[:120]}")
     mismatch = answer_problem(prompt.json_schema, value)
     if mismatch is not None:
-        return Refusal("schema_mismatch", plain_text(mismatch))
+        return _refusal("schema_mismatch", mismatch)
     return _judged(value, prompt)
 
 
@@ -109,38 +108,42 @@ def _delivery_problem(answer: Answer, prompt: Prompt) -> Refusal | None:
         words = len(prompt.system.split()) + len(prompt.user.split())
         least = words + round(LEAST_VISION_SHARE * answer.expected_vision_tokens)
         if answer.prompt_tokens < least:
-            return Refusal(
+            return _refusal(
                 "no_image",
                 f"the prompt took {answer.prompt_tokens} tokens, too few for an instruction of {words} words and a "
                 f"picture of about {answer.expected_vision_tokens}: the model did not see it",
             )
     if answer.finish_reason == "length":
-        return Refusal("truncated", f"cut off after {answer.completion_tokens or prompt.max_tokens} tokens")
+        return _refusal("truncated", f"cut off after {answer.completion_tokens or prompt.max_tokens} tokens")
     if answer.finish_reason == "repetition":
-        return Refusal("repetition", "the server stopped a loop")
+        return _refusal("repetition", "the server stopped a loop")
     if answer.finish_reason not in (None, "stop"):
-        return Refusal("abnormal_finish", f"the answer ended with '{plain_text(answer.finish_reason)[:40]}'")
+        return _refusal("abnormal_finish", f"the answer ended with '{answer.finish_reason[:40]}'")
     return None
 
 
 def _judged(value: dict[str, Any], prompt: Prompt) -> Judged | Refusal:
     caption = value["caption"].strip()
-    wording = Wording(prompt.language, prompt.min_words, prompt.max_words)
-    fault = text_fault(caption, wording) or _token_fault(caption)
+    fault = text_fault(caption, Wording(prompt.language, prompt.min_words, prompt.max_words)) or _token_fault(caption)
     if fault is not None:
-        return Refusal(fault.reason, plain_text(fault.detail))
-    part_texts: dict[Part, str] = {}
-    for part, raw in value.get("parts", {}).items():
+        return _refusal(fault.reason, fault.detail)
+    phrases = {**value.get("parts", {}), **{name: value[name] for name in ATTRIBUTES if name in value}}
+    known: dict[str, str] = {}
+    for name, raw in phrases.items():
         phrase = plain_text(raw)
         if phrase.lower().rstrip(".") in NOT_SEEN:
             continue
         fault = text_fault(phrase, Wording(prompt.language, 1, LONGEST_PHRASE))
         if fault is not None:
-            return Refusal(fault.reason, plain_text(f"{part}: {fault.detail}"))
-        part_texts[part] = phrase
-    facts = {name: value.get(name, UNKNOWN) for name in ATTRIBUTES}
-    known = {name: None if fact == UNKNOWN or not fact.strip() else plain_text(fact) for name, fact in facts.items()}
-    return Judged((plain_text(caption),), part_texts, **known)
+            return _refusal(fault.reason, f"{name}: {fault.detail}")
+        known[name] = phrase
+    facts = {name: known.get(name) for name in ATTRIBUTES}
+    return Judged((plain_text(caption),), {part: known[part] for part in PARTS if part in known}, **facts)
+
+
+def _refusal(reason: Reason, detail: str) -> Refusal:
+    printable = "".join(c if c.isprintable() else " " for c in detail)
+    return Refusal(reason, " ".join(printable.split()))
 
 
 def _token_fault(caption: str) -> TextFault | None:
@@ -156,7 +159,3 @@ def _token_fault(caption: str) -> TextFault | None:
 @cache
 def _clip_tokens() -> Tokenizer | None:
     return clip_bpe()
-
-
-def _first_line(error: Exception) -> str:
-    return plain_text(str(error))[:120]

@@ -1,7 +1,6 @@
 """What can be wrong with a sentence or phrase itself: noise, refusals, markup, loops, plate text, language, length."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ def _markup(text: str) -> TextFault | None:
 
 
 def _degenerate(text: str) -> TextFault | None:
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") and c not in "\n\t\r" for c in text) or "\ufffd" in text:
+    if not all(c.isprintable() or c.isspace() for c in text) or "\ufffd" in text:
         return TextFault("degenerate", "control characters or broken encoding")
     run = SAME_CHARACTERS.search(text)
     if run is not None:

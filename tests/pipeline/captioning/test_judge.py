@@ -86,6 +86,15 @@ def test_a_good_answer_gives_the_sentence_and_a_phrase_for_each_part_that_is_see
     assert verdict.attributes == {"type": "sedan", "viewpoint": "front left"}
 
 
+def test_every_choice_of_the_schema_can_be_answered() -> None:
+    assert JSON.json_schema is not None
+    for fact in ("color", "type", "viewpoint"):
+        for choice in JSON.json_schema["properties"][fact]["enum"]:
+            verdict = verdict_on(structured(**{fact: choice}))
+            assert isinstance(verdict, Judged)
+            assert verdict.attributes.get(fact, "unknown") == choice
+
+
 def test_a_plain_answer_is_the_sentence_with_its_white_space_in_order() -> None:
     assert judge(Answer(f"\n {GOOD.replace('. ', '.  ')}\n", "stop"), TEXT) == Judged((GOOD,))
 
@@ -123,6 +132,7 @@ def test_what_the_renderer_says_of_its_vehicles_passes() -> None:
         (padded("A white sedanaaaaaaaaaaaaaa"), "degenerate"),
         (padded("A white\x00 sedan."), "degenerate"),
         (padded("A whit\ufffd sedan."), "degenerate"),
+        (padded("A white\u200b sedan."), "degenerate"),
         (padded("A " + "carparkdoor" * 4), "degenerate"),
         ("12 34 56 78 90 " * 8, "degenerate"),
         (padded("A white sedan" + " " * 40 + "with doors."), "degenerate"),
@@ -216,6 +226,14 @@ def test_each_kind_of_bad_object_is_refused_for_its_own_reason(text: str, reason
     assert detail in verdict.detail
 
 
+def free_schema() -> dict[str, Any]:
+    """The schema of ``vehicle-json`` with any text for every fact."""
+    assert JSON.json_schema is not None
+    facts = dict.fromkeys(("color", "type", "viewpoint"), {"type": "string"})
+    return JSON.json_schema | {"properties": JSON.json_schema["properties"] | facts}
+
+
+FREE = replace(JSON, json_schema=free_schema(), min_words=1)
 WORDS = st.sampled_from(
     [*GOOD.split(), "!!!!", "plate", "reads", "\n-", "{", '"', "京A12345", "\ud800", "the", "&#x1;"]
 )
@@ -241,11 +259,12 @@ def test_judging_never_raises_on_any_text(text: str, finish: str | None, tokens:
 @given(changes=st.dictionaries(st.sampled_from([*structured()]), ANY_JSON), value=ANY_JSON)
 def test_judging_never_raises_on_any_object(changes: dict[str, Any], value: Any) -> None:
     for answer in (structured() | changes, value):
-        verdict = verdict_on(answer)
-        assert isinstance(verdict, Judged | Refusal)
-        if isinstance(verdict, Judged):
-            assert all(verdict.texts)
-            assert all(verdict.part_texts.values())
+        for prompt in (JSON, FREE):
+            verdict = judge(Answer(json.dumps(answer), "stop"), prompt)
+            assert isinstance(verdict, Judged | Refusal)
+            if isinstance(verdict, Judged):
+                kept = [*verdict.texts, *verdict.part_texts.values(), *verdict.attributes.values()]
+                assert all(text.strip() and text.isprintable() for text in kept)
 
 
 def test_the_object_inside_chatter_is_found() -> None:
