@@ -240,19 +240,30 @@ def coverage_grid(shares: NDArray[np.float32], coverage: float) -> NDArray[np.bo
     return flat_grid.reshape(shares.shape)
 
 
-def box_shares(box: BoxXyxy, size: tuple[int, int], rows: int, cols: int) -> NDArray[np.float32]:
-    """Share of each cell that ``box`` covers on an image of ``size`` (height, width) -> [rows, cols]."""
+def boxes_shares(boxes: Sequence[BoxXyxy], size: tuple[int, int], rows: int, cols: int) -> NDArray[np.float32]:
+    """Share of each cell that the union of ``boxes`` covers on an image of ``size`` (height, width) -> [rows, cols].
+
+    Between the boxes' edges the plane falls into rectangles, each of them covered or not as a whole.
+    """
     height, width = size
-    x0, y0, x1, y1 = box
-    by_row = _interval_shares(y0 * rows / height, y1 * rows / height, rows)
-    by_col = _interval_shares(x0 * cols / width, x1 * cols / width, cols)
-    return np.outer(by_row, by_col).astype(np.float32)
+    x0, y0, x1, y1 = np.array(boxes, dtype=float).T
+    xs, ys = np.unique([x0, x1]), np.unique([y0, y1])
+    wide = (x0[:, None] <= xs[:-1]) & (xs[1:] <= x1[:, None])
+    tall = (y0[:, None] <= ys[:-1]) & (ys[1:] <= y1[:, None])
+    covered = (tall[:, :, None] & wide[:, None, :]).any(axis=0)
+    by_row = _interval_shares(ys[:-1, None] * (rows / height), ys[1:, None] * (rows / height), rows)
+    by_col = _interval_shares(xs[:-1, None] * (cols / width), xs[1:, None] * (cols / width), cols)
+    shares: NDArray[np.float32] = (by_row.T @ covered @ by_col).astype(np.float32)
+    return shares
 
 
 def part_shares(
     instances: Iterable[PartInstance], size: tuple[int, int], rows: int, cols: int
 ) -> dict[Part, NDArray[np.float32]]:
-    """Cell shares of each part present: the union of its masks, and of the boxes of instances without a mask."""
+    """Cell shares of each part present: of the union of its masks, or of the boxes of its instances without a mask.
+
+    Where a part has both, a cell has the larger of the two shares.
+    """
     masks: dict[Part, list[Rle]] = {}
     boxes: dict[Part, list[BoxXyxy]] = {}
     for instance in instances:
@@ -264,9 +275,8 @@ def part_shares(
     for part, rles in masks.items():
         shares[part] = mask_shares(union_of_masks(rles), rows, cols)
     for part, part_boxes in boxes.items():
-        for box in part_boxes:
-            covered = box_shares(box, size, rows, cols)
-            shares[part] = np.maximum(shares[part], covered) if part in shares else covered
+        covered = boxes_shares(part_boxes, size, rows, cols)
+        shares[part] = np.maximum(shares[part], covered) if part in shares else covered
     return shares
 
 

@@ -224,11 +224,21 @@ def test_box_alone_marks_the_cells_that_it_covers(size, quarters, rows, cols, co
     box = (x0 / 4, y0 / 4, x1 / 4, y1 / 4)
     fine = np.zeros((4 * height, 4 * width), dtype=bool)
     fine[y0:y1, x0:x1] = True
-    shares = geometry.box_shares(box, size, rows, cols)
+    shares = geometry.boxes_shares([box], size, rows, cols)
     assert np.allclose(shares, geometry.mask_shares(geometry.encode_mask(fine), rows, cols), atol=1e-5)
     expected = exact_grid(fine, rows, cols, coverage) if height * width <= 60 else None
     if expected is not None and expected.sum() != 1:
         assert np.array_equal(geometry.coverage_grid(shares, float(coverage)), expected)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 4), min_size=1, max_size=5))
+def test_boxes_of_one_part_are_united_and_not_added_up(corners: list[tuple[int, int, int, int]]) -> None:
+    boxes, union = [], np.zeros((12, 12), dtype=bool)
+    for xa, ya, xb, yb in corners:
+        boxes.append((min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)))
+        union[boxes[-1][1] : boxes[-1][3], boxes[-1][0] : boxes[-1][2]] = True
+    expected = union.reshape(3, 4, 4, 3).mean(axis=(1, 3))
+    assert np.allclose(geometry.boxes_shares(boxes, (12, 12), 3, 4), expected)
 
 
 @given(masks.filter(np.any), st.lists(st.integers(-4, 160), min_size=4, max_size=4))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pfcvr.config import Recipe
 from pfcvr.errors import DataError
-from pfcvr.geometry import box_shares, coverage_grid
+from pfcvr.geometry import boxes_shares, coverage_grid
 from pfcvr.model.data import open_data, training_splits
 from pfcvr.model.loading import Division, EpochBatches, TrainPairs, decode, image_loader, train_loader
 from pfcvr.model.recipes import load_recipe
@@ -131,7 +131,7 @@ def test_part_grids_come_from_masks_and_boxes_at_the_models_own_grid(painted: Pa
     grid = pairs[(0, 0)].part_grid.reshape(6, 4, 4).numpy()
     for part, index in ((0, 0), (1, 1)):
         x0, y0, x1, y1 = row["parts"][index]["box_xyxy"]
-        expected = coverage_grid(box_shares((x0, y0, x1, y1), (48, 64), 4, 4)[None], 0.5)[0]
+        expected = coverage_grid(boxes_shares([(x0, y0, x1, y1)], (48, 64), 4, 4)[None], 0.5)[0]
         assert np.array_equal(grid[part], expected)
     assert not grid[2:].any()
 
