@@ -43,7 +43,9 @@ class TransformersCaptioner(ChatCaptioner):
             )
         folder = find_weights(config.model)
         source = _Weights(folder, weights_sha256(folder), Inference(config))
-        super().__init__(workspace, config, options, source, config.model)
+        # Records name a folder without its place: what it holds is known by the hash.
+        name = folder.resolve().name if Path(config.model).is_dir() else config.model
+        super().__init__(workspace, config, options, source, name)
         self.workers = THREADS
 
     def _expected_vision_tokens(self, image: ImageRecord) -> None:

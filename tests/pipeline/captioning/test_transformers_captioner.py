@@ -188,7 +188,7 @@ def test_a_good_answer_between_chatter_becomes_a_sealed_caption(
     origin = records[0].origin
     assert [record.texts for record in records] == [(SENTENCE,)] * 3
     assert records[0].attributes == {"color": "white"}
-    assert (origin.captioner, origin.model, origin.prompt) == ("transformers", str(weights), "short-1")
+    assert (origin.captioner, origin.model, origin.prompt) == ("transformers", weights.name, "short-1")
     assert origin.revision is not None
     assert origin.revision.startswith("sha256:")
     assert (origin.finish_reason, origin.completion_tokens) == ("stop", speaking.tokens)
