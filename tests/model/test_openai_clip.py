@@ -14,9 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from pfcvr.config import LossWeights, ModelConfig
 from pfcvr.errors import CheckpointError
 from pfcvr.model.clip import pretrained_towers
 from pfcvr.model.openai_clip import PUBLISHED_ARCHIVES, read_openai_weights
+from pfcvr.model.pfcvr import build_pfcvr
+from pfcvr.model.tokenizer import caption_tokenizer
 
 END, LENGTH, VOCABULARY, EMBEDDING = 49, 12, 50, 24
 DOCS = Path(__file__).parents[2] / "docs" / "weights.md"
@@ -148,6 +151,28 @@ def test_twelve_layers_give_the_tokens_of_the_plain_formula_at_any_size(
     expected = plain_text_tokens(plain, ids)
     torch.testing.assert_close(towers.text_tokens(ids), expected, rtol=1e-9, atol=1e-9)
     assert torch.equal(towers.text_global(expected, ids), expected[torch.arange(3), torch.tensor([4, 8, LENGTH - 1])])
+
+
+def test_a_file_in_openais_layout_is_a_backbone_with_clips_own_vocabulary(tmp_path: Path) -> None:
+    weights = openai_weights()
+    tokens = torch.randn(49408, 64, generator=torch.Generator().manual_seed(3))
+    save_file({**weights, "token_embedding.weight": tokens}, tmp_path / "clip.safetensors")
+    config = ModelConfig(
+        backbone=str(tmp_path / "clip.safetensors"),
+        image_size=(32, 48),
+        text_length=LENGTH - 2,
+        losses=LossWeights(id=0, part_itc=0, mlm=0, mim=0),
+    )
+    model = build_pfcvr(config, caption_tokenizer(config, []), identities=3)
+    assert (model.config.towers.vision_width, model.config.towers.text_layers, model.config.patch_grid) == (
+        128,
+        2,
+        (4, 6),
+    )
+    assert model.tokenizer.mask_id == 49405
+    assert torch.equal(model.towers.text_encoder.embeddings.token_embedding.weight, tokens)
+    assert model.encode_texts(model.tokenizer.encode(["a white van"]).ids).shape == (1, EMBEDDING)
+    assert model.encode_images(torch.zeros(1, 3, 32, 48)).shape == (1, EMBEDDING)
 
 
 class Archive(torch.nn.Module):
