@@ -5,7 +5,6 @@ trained once. Run the same command again and it continues, in mid-row too; a fin
 table is written anew after every row: ``table-NAME.md``, ``.csv``, ``.json`` and ``.png``.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,9 @@ from pfcvr.files import atomic_write, write_json
 from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import AblationRow, ablation_table
 from pfcvr.model.data import open_data
-from pfcvr.model.evaluate import NAMES, evaluate
+from pfcvr.model.evaluate import NAMES, evaluate, read_evaluation
 from pfcvr.model.gather import from_first
 from pfcvr.model.published import published_ablation
-from pfcvr.model.query_results import query_results_path
 from pfcvr.model.recipes import flat_keys, load_recipe
 from pfcvr.model.seeds import seed_folder
 from pfcvr.model.statistics import mean_and_deviation
@@ -120,11 +118,8 @@ class _Study:
 
     def _evaluated(self, run: Path) -> dict[str, Any] | None:
         """An earlier evaluation of the finished ``run`` on the same images, if there is one."""
-        path = run / f"eval-{self.config.split}.json"
-        if not path.is_file() or not query_results_path(run, self.config.split).is_file():
-            return None
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        return found if found.get("data_fingerprint") == self.fingerprint else None
+        found = read_evaluation(run, self.config.split)
+        return found if found and found["data_fingerprint"] == self.fingerprint else None
 
 
 def _summary(row: AblationRow, folder: Path, evaluations: list[dict[str, Any]]) -> dict[str, Any]:

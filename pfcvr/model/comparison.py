@@ -6,7 +6,6 @@ counts with its mean over the seeds, and the deviation over the seeds stands bes
 seeds.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pfcvr.config import CompareConfig, EvalConfig
 from pfcvr.errors import CheckpointError, DataError, UsageError
 from pfcvr.files import atomic_write
 from pfcvr.model.comparison_report import ComparisonReport
-from pfcvr.model.evaluate import evaluate
+from pfcvr.model.evaluate import evaluate, read_evaluation
 from pfcvr.model.published import published_methods
 from pfcvr.model.query_results import REACHED, QueryResults, query_results_path, read_query_results
 from pfcvr.model.run_folder import RunFolder
@@ -108,9 +107,8 @@ def _measured(run: Path, config: CompareConfig, quiet: bool) -> _Measured:
 
 def _evaluation(run: Path, config: CompareConfig, quiet: bool) -> dict[str, Any]:
     RunFolder(run).finished()
-    path = run / f"eval-{config.split}.json"
-    if path.is_file() and query_results_path(run, config.split).is_file():
-        found: dict[str, Any] = json.loads(path.read_bytes())
+    found = read_evaluation(run, config.split)
+    if found is not None:
         return found
     if config.data is None:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pfcvr.config import EvalConfig
-from pfcvr.errors import DataError, SourceError
+from pfcvr.errors import CheckpointError, DataError, SourceError
 from pfcvr.files import write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
@@ -26,6 +26,7 @@ from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
 
 TITLES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+KEPT_FACTS = ("method", "variant", "protocol", "seed", "queries", "gallery", "data_fingerprint")
 NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
@@ -82,6 +83,22 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         figures = draw_figures(config.figures, model, rows, encoded, int(manifest["seed"]), data.coverage)
         result["figures"] = figures.as_dict()
     return result
+
+
+def read_evaluation(run: Path, split: str) -> dict[str, Any] | None:
+    """What ``evaluate`` wrote about ``split``, if it wrote that and the results of every query.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = run / f"eval-{split}.json"
+    if not path.is_file() or not query_results_path(run, split).is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+        return {name: found[name] for name in (*KEPT_FACTS, "metrics", "chance")}
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
 
 
 def text(result: dict[str, Any]) -> str:

@@ -154,6 +154,9 @@ def test_what_is_no_run_is_named(tmp_path: Path, make_run: Callable[..., Path]) 
     (damaged / "queries-test.jsonl").write_text("{")
     with pytest.raises(CheckpointError, match=r"queries-test\.jsonl: damaged .*; run pfcvr eval again"):
         compare(two(damaged))
+    (damaged / "eval-test.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"eval-test\.json: damaged evaluation; run pfcvr eval again"):
+        compare(two(damaged))
 
 
 def test_published_rivals_stand_beside_with_what_to_know_about_them(
