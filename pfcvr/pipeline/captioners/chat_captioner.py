@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from pfcvr.stage import RunOptions, kept_so_far, rejected_reasons
 from pfcvr.store import Workspace
 
 CACHE = Path("cache") / "answers.sqlite"
+MOST_DECODING = 16  # pictures decoded at a time, since one of 40 megapixels takes hundreds of megabytes
 MOST_PREPARED = 64  # images made ready beyond those in flight, so that a place that falls free is taken at once
 SAMPLED = 1000
 
@@ -113,6 +115,7 @@ class ChatCaptioner:
         self.inputs: dict[str, str] = {}
         self.workers = config.concurrency + min(config.concurrency, MOST_PREPARED)
         self._starting = threading.Lock()
+        self._decoding = threading.Semaphore(min(os.cpu_count() or 1, MOST_DECODING))
         self._stopped: PfcvrError | None = None
         self._session: _Session | None = None
 
@@ -181,7 +184,8 @@ class ChatCaptioner:
 
     def _ask(self, session: "_Session", image: ImageRecord, draw: Drawing, asked: "_Asked") -> Reply:
         if asked.prepared is None:
-            asked.prepared = prepare(self._content(session, image), self._config.image)
+            with self._decoding:
+                asked.prepared = prepare(self._content(session, image), self._config.image)
         body = caption_body(self._model, self._prompt, draw, asked.prepared.jpeg)
         answered = session.client.ask(body)
         asked.requests.append({"seconds": round(answered.seconds, 4), "tries": answered.tries})
