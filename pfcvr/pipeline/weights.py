@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,17 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()
 
 
-def load_model(class_name: str, folder: Path, model_type: str | None, precision: str = "float32") -> Any:
+def load_model(class_name: str, folder: Path, model_types: Sequence[str], precision: str = "float32") -> Any:
     """``transformers.<class_name>`` from ``folder``, its weights in ``precision``, in evaluation mode.
 
-    Raises CheckpointError when the folder holds another kind of model (``model_type`` of its config.json; None for
-    whatever the class takes), or weights that are missing, of another shape, or damaged.
+    Raises CheckpointError when the folder holds another kind of model (``model_types`` are those of config.json that
+    the class reads; none for whatever it takes), or weights that are missing, of another shape, or damaged.
     """
     import torch
     import transformers
     from safetensors import SafetensorError
 
-    model_type = _checked_model_type(folder, model_type)
+    model_type = _checked_model_type(folder, model_types)
     _quiet_transformers()
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
@@ -92,21 +93,21 @@ def load_processor(class_name: str, folder: Path) -> Any:
         ) from None
 
 
-def _checked_model_type(folder: Path, model_type: str | None) -> str:
+def _checked_model_type(folder: Path, expected: Sequence[str]) -> str:
     path = folder / "config.json"
+    wanted = f" of type '{expected[0]}'" if expected else ""
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(
-            f"{folder}: no config.json there; give the folder of a Transformers model"
-            + (f" of type '{model_type}'" if model_type else "")
+            f"{folder}: no config.json there; give the folder of a Transformers model{wanted}"
         ) from None
     except ValueError:
         raise CheckpointError(f"{path}: not readable as JSON; get the folder anew") from None
     found = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(found, str) or model_type not in (None, found):
+    if not isinstance(found, str) or (expected and found not in expected):
         raise CheckpointError(
-            f"{folder}: holds a model of type '{found}', expected '{model_type}'; give the weights that fit the backend"
+            f"{folder}: holds a model of type '{found}', expected one{wanted}; give the weights that fit the backend"
         )
     return found
 

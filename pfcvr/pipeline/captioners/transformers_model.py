@@ -39,7 +39,7 @@ class LocalModel:
                 f"{folder}: its processor takes no pictures or has no chat template; give an instruction-tuned "
                 "vision-language model"
             )
-        self._network = inference.place(load_model("AutoModelForImageTextToText", folder, None, inference.precision))
+        self._network = inference.place(load_model("AutoModelForImageTextToText", folder, (), inference.precision))
         ends = self._network.generation_config.eos_token_id
         self._ends = ends if isinstance(ends, list) else [ends]
         self._one_at_a_time = threading.Lock()

@@ -36,7 +36,8 @@ class GroundingDinoDetector:
         self._threshold = self._phrases.thresholds.box
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._network = self._inference.place(load_model("GroundingDinoForObjectDetection", folder, "grounding-dino"))
+        network = load_model("GroundingDinoForObjectDetection", folder, ["grounding-dino"])
+        self._network = self._inference.place(network)
         self._processor = load_processor("GroundingDinoProcessor", folder)
         most_tokens = self._network.config.max_text_len
         self._prompts = phrase_prompts(self._phrases.texts, self._character_spans, most_tokens)

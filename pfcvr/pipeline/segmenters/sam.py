@@ -25,7 +25,7 @@ class SamSegmenter:
         self.model = weights_label(name)
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._network = self._inference.place(load_model("SamModel", folder, "sam"))
+        self._network = self._inference.place(load_model("SamModel", folder, ["sam"]))
         self._processor = load_processor("SamProcessor", folder)
         self.settings = self._inference.settings
         self.inputs = {"segmenter_model": weights_sha256(folder)}

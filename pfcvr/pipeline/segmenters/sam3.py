@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_MODEL = "facebook/sam3"
+MODEL_TYPES = ("sam3", "sam3_video")  # the second holds a tracker for videos besides, which is left out
 
 
 class Sam3Segmenter:
@@ -30,7 +31,7 @@ class Sam3Segmenter:
         self._phrases = load_phrases(config)
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._network = self._inference.place(load_model("Sam3Model", folder, "sam3"))
+        self._network = self._inference.place(load_model("Sam3Model", folder, MODEL_TYPES))
         self._processor = load_processor("Sam3Processor", folder)
         self._prompts = [self._encode_phrase(phrase) for phrase in self._phrases.texts]
         self._thresholds = self._phrases.thresholds

@@ -1,13 +1,17 @@
 """One contract for every detector and segmenter, and for each the library's own call on the same picture."""
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models.sam import original_sam
 
 from pfcvr import geometry
@@ -170,6 +174,20 @@ def test_sam3_gives_the_instances_of_a_direct_call_for_each_phrase(precision, co
         assert instance.box_xyxy == pytest.approx(box, abs=100 * close)
     if precision == "float32":
         assert_masks(found, np.stack([mask for *_, mask in expected]).astype(bool))
+
+
+def test_sam3_with_a_tracker_for_videos_beside_it_is_the_same_sam3(config, picture, sam3, tmp_path) -> None:
+    folder = Path(shutil.copytree(sam3, tmp_path / "video"))
+    own_config = json.loads((sam3 / "config.json").read_text())
+    whole = {"model_type": "sam3_video", "detector_config": own_config}
+    (folder / "config.json").write_text(json.dumps(whole | {"tracker_config": {"model_type": "sam3_tracker_video"}}))
+    weights = {f"detector_model.{name}": tensor for name, tensor in load_file(sam3 / "model.safetensors").items()}
+    tracker = {"tracker_model.memory.weight": torch.ones(2, 2)}
+    save_file(weights | tracker, folder / "model.safetensors", {"format": "pt"})
+    own = picture(90, 60)
+    (alone,) = find("sam3", config)([own])
+    assert find("sam3", config, segmenter_model=str(folder))([own]) == [alone]
+    assert alone.instances
 
 
 def assert_masks(found: Found, masks: np.ndarray) -> None:

@@ -51,7 +51,9 @@ def test_weights_of_another_kind_of_model_are_refused(detector, segmenter, confi
     other = tmp_path / "clip"
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(CheckpointError, match=r"clip: holds a model of type 'clip', expected '.*'; give the weights"):
+    with pytest.raises(
+        CheckpointError, match=r"clip: holds a model of type 'clip', expected one of type '.*'; give the weights"
+    ):
         finder(with_weights(config, detector, segmenter, other))
 
 
