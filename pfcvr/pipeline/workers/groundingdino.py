@@ -117,8 +117,9 @@ def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WorkerError("weights", f"{path}: there is no such file; {advice}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WorkerError("weights", f"{path}: no checkpoint of tensors ({_first_line(error)}); {advice}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+        # What torch says here ends in the advice to trust the file.
+        raise WorkerError("weights", f"{path}: no checkpoint, or one that holds more than tensors; {advice}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise WorkerError("weights", f"{path}: holds no table 'model'; {advice}")
     weights: dict[str, torch.Tensor] = content["model"]
