@@ -121,6 +121,13 @@ class CaptionConfig(Settings):
             raise ValueError("this is for captioner 'vllm' alone; leave it out")
         return value
 
+    @field_validator("device", "precision")
+    @classmethod
+    def _for_this_process_alone(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("captioner") != "transformers" and value != "auto":
+            raise ValueError("this is for captioner 'transformers' alone; leave it out")
+        return value
+
 
 class DoctorConfig(Settings):
     """Which endpoint and model are asked, with which prompt; ``timeout`` in seconds."""

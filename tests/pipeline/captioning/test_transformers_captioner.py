@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_models.qwen3_vl import make_qwen3_vl
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pfcvr.config import CaptionConfig
+from pfcvr.config import CaptionConfig, parse
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
 from pfcvr.pipeline import caption
 from pfcvr.pipeline.captioners import transformers_model
@@ -36,6 +36,7 @@ max_tokens = 12
 system = "Describe the vehicle."
 user = "Now."
 """
+CPU = CaptionConfig(captioner="transformers", device="cpu")
 SENTENCE = "A white sedan with dark windows, silver wheels with five spokes and a chrome grille above the bumper."
 SCHEMA = """
 [json_schema]
@@ -62,7 +63,7 @@ def prompt_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model(weights: Path) -> LocalModel:
-    return LocalModel(weights, Inference(CaptionConfig(device="cpu")), "sha256:0")
+    return LocalModel(weights, Inference(CPU), "sha256:0")
 
 
 def picture(color: str = "red", size: tuple[int, int] = (96, 64)) -> bytes:
@@ -141,7 +142,7 @@ def test_a_strong_penalty_forbids_what_was_written(model: LocalModel, prompt_fil
 
 
 def test_stopping_ends_the_answer_under_way_and_all_to_come(weights: Path, prompt_file: Path) -> None:
-    own = LocalModel(weights, Inference(CaptionConfig(device="cpu")), "sha256:0")
+    own = LocalModel(weights, Inference(CPU), "sha256:0")
     started = threading.Event()
     own._network.model.visual.register_forward_pre_hook(lambda *_: started.set())
     endless = json.loads(body(prompt_file, picture(), temperature=1.0)) | {"max_tokens": 7000}
@@ -256,6 +257,13 @@ def test_what_is_missing_is_said_in_one_sentence(
     small.add_images({"00001": 1})
     with pytest.raises(error, match=message):
         caption.run(small.workspace, config(weights, prompt_file, **changes), QUIET)
+
+
+@pytest.mark.parametrize("setting", [{"device": "cuda"}, {"precision": "bfloat16"}])
+def test_where_to_compute_is_no_matter_of_other_captioners(setting: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="this is for captioner 'transformers' alone; leave it out"):
+        parse(CaptionConfig, {"captioner": "openai"} | setting, "here")
+    assert parse(CaptionConfig, {"captioner": "transformers"} | setting, "here")
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_line_to_type(
