@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from functools import cache
+from threading import Lock
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
@@ -17,6 +18,8 @@ from pfcvr.records import ATTRIBUTES, PARTS, Attribute, Part
 # Servers count vision tokens by rules of their own (28 or 32 px a token, tiles); half of ours is still a picture.
 LEAST_VISION_SHARE = 0.5
 LONGEST_PHRASE = 25  # words
+# Of a hundred threads that judge their first answer at once, one loads the tokenizer's 26 MB.
+_loading = Lock()
 NOT_SEEN = frozenset(
     {"", "none", "n/a", "na", "null", "unknown", "not visible", "not seen", "not shown", "invisible", "cannot be seen"}
 )
@@ -147,7 +150,8 @@ def _refusal(reason: Reason, detail: str) -> Refusal:
 
 
 def _token_fault(caption: str) -> TextFault | None:
-    bpe = _clip_tokens()
+    with _loading:
+        bpe = _clip_tokens()
     if bpe is None:
         return None
     (tokens,) = token_counts(bpe, [caption])
