@@ -57,7 +57,7 @@ def load_model(class_name: str, folder: Path, model_types: Sequence[str], precis
     import transformers
     from safetensors import SafetensorError
 
-    model_type = _checked_model_type(folder, model_types)
+    model_type = check_model_type(folder, model_types)
     _quiet_transformers()
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
@@ -93,7 +93,8 @@ def load_processor(class_name: str, folder: Path) -> Any:
         ) from None
 
 
-def _checked_model_type(folder: Path, expected: Sequence[str]) -> str:
+def check_model_type(folder: Path, expected: Sequence[str]) -> str:
+    """The ``model_type`` of config.json in ``folder``; raises CheckpointError for one not ``expected`` (if any is)."""
     path = folder / "config.json"
     wanted = f" of type '{expected[0]}'" if expected else ""
     try:

@@ -42,7 +42,10 @@ class Detector(Protocol):
 
 
 class DetectorFactory(Protocol):
-    """What an entry of DETECTORS points to; raises UsageError, BackendError, CheckpointError or SourceError."""
+    """What an entry of DETECTORS points to; raises UsageError, BackendError, CheckpointError or SourceError.
+
+    Large weights are read with the first picture, so that a finished stage is known as such without them.
+    """
 
     def __call__(self, workspace: Workspace, config: PartsConfig) -> Detector: ...
 

@@ -1,14 +1,22 @@
 """``--detector grounding-dino``: boxes for part phrases by Grounding DINO (Liu et al., 2023) in Transformers."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pfcvr.config import PartsConfig
 from pfcvr.pipeline.inference import Inference
 from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
-from pfcvr.pipeline.weights import find_weights, load_model, load_processor, weights_label, weights_sha256
+from pfcvr.pipeline.weights import (
+    check_model_type,
+    find_weights,
+    load_model,
+    load_processor,
+    weights_label,
+    weights_sha256,
+)
 from pfcvr.records import Rejected
 from pfcvr.store import Workspace
 
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_MODEL = "IDEA-Research/grounding-dino-base"
+MODEL_TYPES = ("grounding-dino",)
 
 
 class GroundingDinoDetector:
@@ -36,13 +45,19 @@ class GroundingDinoDetector:
         self._threshold = self._phrases.thresholds.box
         self._inference = Inference(config)
         folder = find_weights(name)
-        network = load_model("GroundingDinoForObjectDetection", folder, ["grounding-dino"])
-        self._network = self._inference.place(network)
+        check_model_type(folder, MODEL_TYPES)
+        self._folder = folder
         self._processor = load_processor("GroundingDinoProcessor", folder)
-        most_tokens = self._network.config.max_text_len
-        self._prompts = phrase_prompts(self._phrases.texts, self._character_spans, most_tokens)
         self.settings = {"threshold": str(self._threshold), **self._inference.settings}
         self.inputs = {"detector_model": weights_sha256(folder), "phrases": self._phrases.sha256}
+
+    @cached_property
+    def _network(self) -> Any:
+        return self._inference.place(load_model("GroundingDinoForObjectDetection", self._folder, MODEL_TYPES))
+
+    @cached_property
+    def _prompts(self) -> list[PhrasePrompt]:
+        return phrase_prompts(self._phrases.texts, self._character_spans, self._network.config.max_text_len)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Found]:
         """The boxes of each picture that fit some phrase better than the threshold."""

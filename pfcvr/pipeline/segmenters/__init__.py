@@ -34,7 +34,10 @@ class Segmenter(Protocol):
 
 
 class SegmenterFactory(Protocol):
-    """What an entry of SEGMENTERS points to; raises UsageError, BackendError or CheckpointError."""
+    """What an entry of SEGMENTERS points to; raises UsageError, BackendError or CheckpointError.
+
+    Large weights are read with the first picture, so that a finished stage is known as such without them.
+    """
 
     def __call__(self, config: PartsConfig) -> Segmenter: ...
 

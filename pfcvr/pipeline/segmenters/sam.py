@@ -1,18 +1,27 @@
 """``--segmenter sam``: masks for boxes by Segment Anything (Kirillov et al., 2023) in Transformers."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.config import PartsConfig
 from pfcvr.pipeline.inference import Inference
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.segmenters.masks import run_lengths, with_masks
-from pfcvr.pipeline.weights import find_weights, load_model, load_processor, weights_label, weights_sha256
+from pfcvr.pipeline.weights import (
+    check_model_type,
+    find_weights,
+    load_model,
+    load_processor,
+    weights_label,
+    weights_sha256,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_MODEL = "facebook/sam-vit-huge"
+MODEL_TYPES = ("sam",)
 
 
 class SamSegmenter:
@@ -25,10 +34,15 @@ class SamSegmenter:
         self.model = weights_label(name)
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._network = self._inference.place(load_model("SamModel", folder, ["sam"]))
+        check_model_type(folder, MODEL_TYPES)
+        self._folder = folder
         self._processor = load_processor("SamProcessor", folder)
         self.settings = self._inference.settings
         self.inputs = {"segmenter_model": weights_sha256(folder)}
+
+    @cached_property
+    def _network(self) -> Any:
+        return self._inference.place(load_model("SamModel", self._folder, MODEL_TYPES))
 
     def segment(self, pictures: Sequence[Picture], found: Sequence[Found]) -> list[Found]:
         """``found`` with a mask for each instance."""

@@ -1,6 +1,7 @@
 """``--segmenter sam3``: parts found and cut out by phrases alone, by SAM 3 (Carion et al., 2025) in Transformers."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.config import PartsConfig
@@ -8,7 +9,14 @@ from pfcvr.pipeline.inference import Inference
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.segmenters.masks import run_lengths
-from pfcvr.pipeline.weights import find_weights, load_model, load_processor, weights_label, weights_sha256
+from pfcvr.pipeline.weights import (
+    check_model_type,
+    find_weights,
+    load_model,
+    load_processor,
+    weights_label,
+    weights_sha256,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,13 +39,22 @@ class Sam3Segmenter:
         self._phrases = load_phrases(config)
         self._inference = Inference(config)
         folder = find_weights(name)
-        self._network = self._inference.place(load_model("Sam3Model", folder, MODEL_TYPES))
+        check_model_type(folder, MODEL_TYPES)
+        self._folder = folder
         self._processor = load_processor("Sam3Processor", folder)
-        self._prompts = [self._encode_phrase(phrase) for phrase in self._phrases.texts]
         self._thresholds = self._phrases.thresholds
         self.settings = {"threshold": str(self._thresholds.instance), "mask_threshold": str(self._thresholds.mask)}
         self.settings |= self._inference.settings
         self.inputs = {"segmenter_model": weights_sha256(folder), "phrases": self._phrases.sha256}
+
+    @cached_property
+    def _network(self) -> Any:
+        return self._inference.place(load_model("Sam3Model", self._folder, MODEL_TYPES))
+
+    @cached_property
+    def _prompts(self) -> "list[tuple[Any, Tensor]]":
+        """Text features and attention mask of every phrase."""
+        return [self._encode_phrase(phrase) for phrase in self._phrases.texts]
 
     def segment(self, pictures: Sequence[Picture], found: Sequence[Found]) -> list[Found]:
         """The instances of every phrase; ``found`` is not looked at."""

@@ -1,11 +1,12 @@
 """``--segmenter segment-anything``: masks for boxes by the original package and its .pth checkpoints."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfcvr.config import PartsConfig
-from pfcvr.errors import UsageError
+from pfcvr.errors import CheckpointError, UsageError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.inference import Inference
 from pfcvr.pipeline.pictures import Found, Picture
@@ -28,15 +29,25 @@ class SegmentAnythingSegmenter:
                 "the segmenter 'segment-anything' has no weights by itself; give its .pth checkpoint with "
                 "--segmenter-model FILE"
             )
+        import segment_anything  # noqa: F401, so that a missing package is said before the run
+
+        self._path = Path(config.segmenter_model)
+        if not self._path.is_file():
+            raise CheckpointError(f"{self._path}: there is no such file; give the .pth file with --segmenter-model")
+        self.model = self._path.name
+        self._inference = Inference(config)
+        self.settings = self._inference.settings
+        self.inputs = {"segmenter_model": sha256_file(self._path)}
+
+    @cached_property
+    def _network(self) -> Any:
+        return self._inference.place(load_sam(self._path))
+
+    @cached_property
+    def _transform(self) -> Any:
         from segment_anything.utils.transforms import ResizeLongestSide
 
-        path = Path(config.segmenter_model)
-        self.model = path.name
-        self._inference = Inference(config)
-        self._network = self._inference.place(load_sam(path))
-        self._transform = ResizeLongestSide(self._network.image_encoder.img_size)
-        self.settings = self._inference.settings
-        self.inputs = {"segmenter_model": sha256_file(path)}
+        return ResizeLongestSide(self._network.image_encoder.img_size)
 
     def segment(self, pictures: Sequence[Picture], found: Sequence[Found]) -> list[Found]:
         """``found`` with a mask for each instance."""

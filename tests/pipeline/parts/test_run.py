@@ -94,7 +94,17 @@ def test_an_interrupted_run_seals_the_bytes_of_an_undisturbed_one(
     assert cars.workspace.manifest("parts") is None
     parts.run(cars.workspace, settings, QUIET)
     assert sealed(cars.workspace) == sealed(other)
-    assert parts.run(cars.workspace, settings, QUIET).already_done
+
+
+def test_a_finished_stage_is_known_as_such_without_reading_the_weights(cars, config, monkeypatch) -> None:
+    settings = {pair: config(*pair) for pair in (("grounding-dino", "sam"), ("none", "sam3"))}
+    for pair in settings:
+        shutil.rmtree(cars.workspace.folder("parts"), ignore_errors=True)
+        parts.run(cars.workspace, settings[pair], QUIET)
+        with monkeypatch.context() as patched:
+            patched.setattr("torch.nn.Module.load_state_dict", None)
+            patched.setattr("transformers.PreTrainedModel.from_pretrained", None)
+            assert parts.run(cars.workspace, settings[pair], QUIET).already_done
 
 
 def test_a_picture_that_is_gone_changed_or_broken_costs_only_itself(cars, config) -> None:

@@ -22,9 +22,14 @@ TRANSFORMERS = [("grounding-dino", "none"), ("import", "sam"), ("none", "sam3")]
 
 
 @pytest.fixture
-def finder(small, tmp_path) -> Callable[[PartsConfig], PartFinder]:
+def finder(small) -> Callable[[PartsConfig], None]:
+    """Makes the backends and has them look at a picture."""
     small.add_images({"1": 1})
-    return lambda settings: PartFinder(small.workspace, settings)
+
+    def look(settings: PartsConfig) -> None:
+        PartFinder(small.workspace, settings).work_many(small.images)
+
+    return look
 
 
 def with_weights(config: Make, detector: str, segmenter: str, folder: Path) -> PartsConfig:
