@@ -18,7 +18,8 @@ def encoder_flops(tokens: int, width: int, mlp: int, layers: int, embedding: int
 
 
 def test_the_benchmark_counts_the_operations_of_the_towers_and_divides_correctly() -> None:
-    command = [sys.executable, str(SCRIPT), "--size", "tiny", "--batch", "2", "--repeats", "1", "--variant", "paper", "--json"]
+    options = ["--size", "tiny", "--batch", "2", "--repeats", "1", "--variant", "paper", "--json"]
+    command = [sys.executable, str(SCRIPT), *options]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(run.stdout)
     assert (report["size"], report["batch"]) == ("tiny", 2)
