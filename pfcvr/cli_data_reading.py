@@ -158,14 +158,20 @@ def run(
 
     Example: pfcvr-data run build.toml
     """
-    from pfcvr.pipeline.build import run_build
+    from pfcvr.pipeline.build import load_build, run_build
 
+    train_config = load_build(build).train
+    if train_config is not None:
+        from pfcvr.model.recipes import load_recipe
+
+        # A mistake in the last table is told before the first stage, not days later.
+        load_recipe(train_config.recipe, train_config.overrides, train_config.variant, train_config.method)
     outcome = run_build(build, RunOptions(overwrite), tell=None if as_json else print)
     result, text = outcome.as_dict(), outcome.text()
-    if outcome.passed and outcome.train is not None:
+    if outcome.passed and train_config is not None:
         from pfcvr.model.train import train
 
-        trained = train(outcome.train)
+        trained = train(train_config)
         result["train"] = trained.as_dict()
         text = f"{text}\n{trained.text()}"
     emit(result, text, as_json)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pfcvr.cli import data_app, run
 from pfcvr.errors import UsageError
 from pfcvr.model.recipes import load_recipe
 from pfcvr.pipeline.build import load_build
@@ -58,3 +59,13 @@ def test_a_training_without_an_export_needs_its_data(tmp_path: Path) -> None:
     file.write_text('workspace = "work"\n[import]\nsource = "src"\n[train]\nout = "run"\n')
     with pytest.raises(UsageError, match=r"'train\.data' is missing; add it"):
         load_build(file)
+
+
+def test_a_mistake_in_the_training_is_told_before_the_first_stage(tmp_path: Path) -> None:
+    file = tmp_path / "build.toml"
+    file.write_text(
+        'workspace = "work"\n[import]\nsource = "src"\n[export]\nout = "out"\n'
+        '[train]\nout = "run"\noverrides = ["schedule.lenght=2"]\n'
+    )
+    assert run(data_app, "pfcvr-data", ["run", str(file)]) == 2
+    assert not (tmp_path / "work").exists()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import BuildConfig, Settings, TrainConfig, parse, read_toml
+from pfcvr.config import BuildConfig, Settings, parse, read_toml
 from pfcvr.pipeline import check, export, show
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -26,15 +26,11 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What each step of a build came to; ``passed`` is False when the check found failures.
-
-    ``train`` is what the build file says of a training that is still to come: that is the other half's work.
-    """
+    """What each step of a build came to; ``passed`` is False when the check found failures."""
 
     workspace: Path
     steps: dict[str, dict[str, Any]]
     passed: bool
-    train: TrainConfig | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -47,7 +43,10 @@ class BuildOutcome:
 
 
 def load_build(path: Path) -> BuildConfig:
-    """The build file at ``path``, its paths resolved; raises UsageError for what is no build file."""
+    """The build file at ``path``, its paths resolved; raises UsageError for what is no build file.
+
+    Its ``train`` is the other half's work, after ``run_build``.
+    """
     return parse(BuildConfig, _absolute_paths(read_toml(path), path.parent), str(path))
 
 
@@ -70,7 +69,7 @@ def run_build(path: Path, options: RunOptions, tell: Tell | None = None) -> Buil
             steps[summary.stage] = asdict(summary)
             tell(summary.text())
         passed = _audit_and_export(workspace, config, options, steps, tell)
-    return BuildOutcome(config.workspace, steps, passed, config.train)
+    return BuildOutcome(config.workspace, steps, passed)
 
 
 def _audit_and_export(

@@ -35,7 +35,8 @@ def shrunk(vehicles: Path, tiny_qwen: Path, prompt: Path, vllm_python: str, tmp_
         text = re.sub(r"\n\[caption\.server_args\]\n(.+\n)+", "", text)
         server = f'python = "{vllm_python}"\nserver_args = "{" ".join(SERVER_ARGUMENTS)}"'
         text = text.replace("[caption]", f"[caption]\n{server}")
-        text = text.replace("[train]", '[train]\noverrides = ["schedule.length=2", "batch_size=4"]\ndevice = "cpu"')
+        steps = '["schedule.length=2", "schedule.warmup=1", "batch_size=4"]'
+        text = text.replace("[train]", f'[train]\noverrides = {steps}\ndevice = "cpu"')
         build = tmp_path / "shrunk.build.toml"
         build.write_text(text)
         return build
