@@ -34,7 +34,7 @@ class OriginalGroundingDinoDetector:
         checkpoint = Path(config.detector_model)
         if not checkpoint.is_file():
             raise CheckpointError(f"{checkpoint}: there is no such file; give the .pth file with --detector-model")
-        self.model = config.detector_model
+        self.model = checkpoint.name
         self._python = str(config.python or sys.executable)
         self._log = workspace.folder("parts") / "groundingdino.log"
         self._phrases = load_phrases(config)
