@@ -90,4 +90,6 @@ def test_captions_by_vllm_and_parts_by_the_original_packages_end_in_a_trained_mo
         "segmenter_model": str(make_segment_anything(tmp_path / "sam.pth")),
     }
     build = shrunk("t2i-verw-original.build.toml", 4, weights)
+    # Of the package's 900 queries, random weights let nearly all pass the usual threshold.
+    build.write_text(build.read_text().replace("[parts]", "[parts]\nthreshold = 0.93"))
     check_result(build, run_data("run", build), "groundingdino", "segment-anything", 8)
