@@ -117,7 +117,7 @@ def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WorkerError("weights", f"{path}: there is no such file; {advice}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError):
         # What torch says here ends in the advice to trust the file.
         raise WorkerError("weights", f"{path}: no checkpoint, or one that holds more than tensors; {advice}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
