@@ -9,12 +9,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import PfcvrError, StageStopped
-from pfcvr.pipeline.captioners.chat_client import CONTINUE, Answered, ChatClient, ClientSettings, RequestFailed, Retries
+from pfcvr.pipeline.captioners.chat_client import (
+    CONTINUE,
+    Answered,
+    ChatClient,
+    ClientSettings,
+    Keep,
+    RequestFailed,
+    Retries,
+    forget,
+)
 from pfcvr.pipeline.captioners.chat_reply import Reply
 from pfcvr.pipeline.captioners.chat_request import Drawing, caption_body, drawing, probe_body
 from pfcvr.pipeline.captioners.endpoint import api_key, choose_model
@@ -37,7 +47,7 @@ SAMPLED = 1000
 class Answerer(Protocol):
     """Answers chat requests until it is stopped; see ``ChatClient``."""
 
-    def ask(self, body: bytes) -> Answered: ...
+    def ask(self, body: bytes, keep: Keep = forget) -> Answered: ...
 
     def live(self) -> str: ...
 
@@ -163,13 +173,11 @@ class ChatCaptioner:
         cut_off, reason, detail = False, "no_answer", ""
         for attempt in itertools.count():
             draw = drawing(self._prompt, attempt, self._config.seed, cut_off)
-            request = {"sha256": image.sha256, **self._depends_on, **draw.as_dict()}
-            reply = session.cache.get(request)
+            reply = session.cache.get(self._request(image, draw))
             if reply is None:
                 if attempt >= self._config.attempts and not self._may_ask_again(asked):
                     break
                 reply = self._ask(session, image, draw, asked)
-                session.cache.put(request, reply)
                 session.meter.answered(reply)
             asked.answers += 1
             verdict = self._judge(image, reply)
@@ -179,6 +187,10 @@ class ChatCaptioner:
             cut_off = cut_off or reply.finish_reason == "length"
         return _rejected(image, reason, detail, asked.answers)
 
+    def _request(self, image: ImageRecord, draw: Drawing) -> dict[str, Any]:
+        """All that an answer depends on."""
+        return {"sha256": image.sha256, **self._depends_on, **draw.as_dict()}
+
     def _may_ask_again(self, asked: "_Asked") -> bool:
         return self._options.retry is not None and len(asked.requests) < self._config.attempts
 
@@ -187,7 +199,7 @@ class ChatCaptioner:
             with self._decoding:
                 asked.prepared = prepare(self._content(session, image), self._config.image)
         body = caption_body(self._model, self._prompt, draw, asked.prepared.jpeg)
-        answered = session.client.ask(body)
+        answered = session.client.ask(body, partial(session.cache.put, self._request(image, draw)))
         asked.requests.append({"seconds": round(answered.seconds, 4), "tries": answered.tries})
         return answered.reply
 

@@ -7,7 +7,7 @@ drips bytes cannot hold it open) and everything under way can be cancelled at on
 import asyncio
 import random
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
@@ -25,6 +25,11 @@ LONGEST_PAUSE = 600.0  # seconds that a server may ask us to wait; more ends the
 CONTINUE = "rows without an answer stay pending, run the same command to continue"
 
 Result = TypeVar("Result")
+Keep = Callable[[Reply], None]
+
+
+def forget(reply: Reply) -> None:
+    """Keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,14 @@ class ChatClient:
         self._thread.start()
         self._http = self._wait(self._open())
 
-    def ask(self, body: bytes) -> Answered:
-        """The answer to the chat request ``body``.
+    def ask(self, body: bytes, keep: Keep = forget) -> Answered:
+        """The answer to the chat request ``body``, given to ``keep`` before another request takes its place.
 
+        So of all answers that were paid for, a kill loses at most those in flight; ``keep`` runs in the event loop.
         Raises RequestFailed for a request that cannot be answered, and StageStopped once the run is stopped: the
         server is dead, refuses everything, or somebody called ``stop``.
         """
-        return self._wait(self._cancellable(self._ask(body)))
+        return self._wait(self._cancellable(self._ask(body, keep)))
 
     def live(self) -> str:
         """Requests in flight and the places for them, for the progress line."""
@@ -161,12 +167,12 @@ class ChatClient:
         for task in self._under_way - {asyncio.current_task()}:
             task.cancel()
 
-    async def _ask(self, body: bytes) -> Answered:
+    async def _ask(self, body: bytes, keep: Keep) -> Answered:
         tries = failures = 0
         recovered = False
         while True:
             tries += 1
-            outcome, seconds = await self._send(body)
+            outcome, seconds = await self._send(body, keep)
             if isinstance(outcome, Reply):
                 return Answered(outcome, tries, seconds)
             if outcome.remedy is Remedy.STOP:
@@ -185,11 +191,13 @@ class ChatClient:
             else:
                 failures, recovered = 0, True
 
-    async def _send(self, body: bytes) -> tuple[Reply | Trouble, float]:
+    async def _send(self, body: bytes, keep: Keep) -> tuple[Reply | Trouble, float]:
         """One request as soon as there is a place for it: what came of it, and the seconds from sending to the end."""
         taken_at = await self.slots.acquire()
         try:
             outcome = await self._post(body)
+            if isinstance(outcome, Reply):
+                keep(outcome)
         finally:
             self.slots.release()
         if isinstance(outcome, Reply):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pfcvr.errors import CheckpointError, PfcvrError, StageStopped
-from pfcvr.pipeline.captioners.chat_client import Answered
+from pfcvr.pipeline.captioners.chat_client import Answered, Keep, forget
 from pfcvr.pipeline.captioners.chat_reply import Reply
 from pfcvr.pipeline.captioners.judge import json_in
 from pfcvr.pipeline.inference import Inference
@@ -45,8 +45,11 @@ class LocalModel:
         self._one_at_a_time = threading.Lock()
         self._stopped: PfcvrError | None = None
 
-    def ask(self, body: bytes) -> Answered:
-        """The answer to a chat completions request; raises StageStopped once it is stopped or memory is short."""
+    def ask(self, body: bytes, keep: Keep = forget) -> Answered:
+        """The answer to a chat completions request, given to ``keep`` at once.
+
+        Raises StageStopped once it is stopped or memory is short.
+        """
         import torch
 
         request = json.loads(body)
@@ -63,6 +66,7 @@ class LocalModel:
                 ) from None
             if self._stopped is not None:
                 raise self._stopped
+            keep(reply)
             return Answered(reply, 1, time.monotonic() - began)
 
     def live(self) -> str:

@@ -94,9 +94,9 @@ def import_pictures() -> Callable[[Path, int], Captioning]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers that misbehave by script; runs have little patience with them."""
+    """Starts servers that misbehave by script; runs wait little between tries."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(openai_, "RETRIES", Retries(tries=4, first_wait=0.01, longest_wait=0.05, patience=0.5))
+    monkeypatch.setattr(openai_, "RETRIES", Retries(tries=4, first_wait=0.01, longest_wait=0.05, patience=60))
     servers = []
 
     def start_server(**settings: Any) -> Any:
@@ -106,3 +106,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     yield start_server
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def impatient(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs give up soon on servers that answer nothing."""
+    monkeypatch.setattr(openai_, "RETRIES", Retries(tries=4, first_wait=0.01, longest_wait=0.05, patience=0.5))

@@ -163,6 +163,7 @@ def test_a_schema_that_the_server_refuses_ends_the_run_before_a_second_image(pic
     assert not captioning.workspace.folder("caption").joinpath("rejected.jsonl").read_bytes()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_dead_server_stops_the_run_and_no_row_is_rejected(pictures, start) -> None:
     captioning = pictures(40)
 
@@ -221,6 +222,7 @@ def test_no_request_is_sent_before_the_time_that_the_server_names(pictures, star
     assert sum(server.asked.values()) == 9
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
