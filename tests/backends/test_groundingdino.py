@@ -63,8 +63,8 @@ def test_the_detector_gives_the_boxes_of_the_packages_own_call(
     upright = []
     for image in Workspace(workspace).images():
         path = tmp_path / f"{image.vehicle_id}.png"
-        stored = Image.open(squares / image.path)
-        (stored.rotate(-90, expand=True) if stored.getexif().get(0x0112) == 6 else stored).save(path)
+        with Image.open(squares / image.path) as stored:
+            (stored.rotate(-90, expand=True) if stored.getexif().get(0x0112) == 6 else stored).save(path)
         upright.append(path)
     prompt = " . ".join(words[0] for part in PARTS for words in [PHRASES.get(part)] if words) + " ."
     command = [groundingdino_python, HERE / "direct_groundingdino.py", *original_groundingdino.values(), prompt]
@@ -74,7 +74,8 @@ def test_the_detector_gives_the_boxes_of_the_packages_own_call(
     answers = json.loads(done.stdout.splitlines()[-1])
 
     for (image_id, instances), path, direct in zip(sorted(ours.items()), upright, answers, strict=True):
-        width, height = Image.open(path).size
+        with Image.open(path) as picture:
+            width, height = picture.size
         named = [
             index
             for index, words in enumerate(direct["words"])
