@@ -86,11 +86,10 @@ def test_the_detector_gives_the_boxes_of_the_packages_own_call(
         assert len(found) == len(expected) > 0, image_id
         order, own_order = np.lexsort(expected.round(1).T), np.lexsort(found.round(1).T)
         assert_allclose(found[own_order], expected[order], atol=0.05)
-        best = {
-            tuple(np.round(box, 1)): score
-            for box, score in zip(expected, np.array(direct["scores"])[named], strict=True)
-        }
-        assert all(instance.score <= max(best.values()) + 1e-4 for instance in instances)
+        scores = np.array([instance.score for instance in instances])[own_order]
+        # The package's score may be that of a full stop, which is no word of any phrase.
+        assert (scores > THRESHOLD).all()
+        assert (scores <= np.array(direct["scores"])[named][order] + 1e-4).all()
 
 
 def test_original_boxes_become_masks_by_segment_anything_and_grids(
