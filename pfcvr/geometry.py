@@ -42,21 +42,23 @@ def rle_runs(counts: str) -> NDArray[np.int64]:
     Five bits a character, offset 48, bit 5 says that the number goes on, bit 4 of the last is the sign; from the
     fourth run on a number is the difference to the run before the last (COCO API, maskApi).
     """
-    letters = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
-    if ((letters < 0) | (letters >= 64)).any():
+    letters = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8) - np.uint8(48)  # below 48 wraps round to above 64
+    if (letters >= 64).any():
         raise ValueError("a character that cannot occur in run-length counts")
-    ends = np.flatnonzero(letters & 32 == 0)
+    ends = np.flatnonzero(letters < 32)
     if len(letters) == 0:
-        return letters
+        return letters.astype(np.int64)
     if len(ends) == 0 or ends[-1] != len(letters) - 1:
         raise ValueError("run-length counts end in the middle of a number")
-    starts = np.concatenate([[0], ends[:-1] + 1])
+    starts = np.empty_like(ends)
+    starts[0], starts[1:] = 0, ends[:-1] + 1
     lengths = ends - starts + 1
     if lengths.max() > MOST_LETTERS_PER_RUN:
         raise ValueError("a run length is too large for any image")
     shifts = 5 * (np.arange(len(letters)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((letters & 31) << shifts, starts)
-    runs -= np.where(letters[ends] & 16, np.int64(1) << (5 * lengths), 0)
+    runs = np.add.reduceat((letters & 31).astype(np.int64) << shifts, starts)
+    negative = (letters[ends] & 16).nonzero()[0]
+    runs[negative] -= np.int64(1) << (5 * lengths[negative])
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
@@ -202,12 +204,13 @@ def mask_shares(rle: Rle, rows: int, cols: int) -> NDArray[np.float32]:
     """
     height, width = rle.size
     columns, tops, bottoms = _strips(rle)
-    by_col = _overlap(width, cols).T
+    down, by_col = _covered_up_to(height, rows), _overlap(width, cols)
     shares = np.zeros((rows, cols))
     for start in range(0, len(columns), STRIPS_AT_ONCE):
         part = slice(start, start + STRIPS_AT_ONCE)
-        starts, stops = tops[part, None] * (rows / height), bottoms[part, None] * (rows / height)
-        shares += _interval_shares(starts, stops, rows).T @ by_col[columns[part]]
+        by_row = down.take(bottoms[part], axis=0)
+        by_row -= down.take(tops[part], axis=0)
+        shares += by_row.T @ by_col.take(columns[part], axis=0)
     return shares.astype(np.float32)
 
 
@@ -304,16 +307,21 @@ def grid_array(grid: PatchGrid) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=1024)
+def _covered_up_to(pixels: int, cells: int) -> NDArray[np.float64]:
+    """[pixels + 1, cells]: which share of each cell the first 0, 1, 2, ... pixels make up together."""
+    return np.clip(np.arange(pixels + 1)[:, None] * (cells / pixels) - np.arange(cells), 0.0, 1.0)
+
+
+@lru_cache(maxsize=1024)
 def _overlap(pixels: int, cells: int) -> NDArray[np.float64]:
-    """[cells, pixels]: which share of each cell every pixel makes up."""
-    borders = np.arange(pixels + 1) * (cells / pixels)
-    return _interval_shares(borders[:-1, None], borders[1:, None], cells).T
+    """[pixels, cells]: which share of each cell every pixel makes up."""
+    return np.diff(_covered_up_to(pixels, cells), axis=0)
 
 
 def _interval_shares(start: Any, stop: Any, cells: int) -> NDArray[np.float64]:
     """Share of each unit cell [i, i+1) that [start, stop) covers; further intervals along a first axis."""
     left = np.arange(cells)
-    shares: NDArray[np.float64] = np.clip(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0, 1.0)
+    shares: NDArray[np.float64] = np.maximum(np.minimum(stop, left + 1) - np.maximum(start, left), 0.0)
     return shares
 
 
