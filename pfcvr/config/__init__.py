@@ -15,7 +15,6 @@ from pfcvr.config.data import (
     Captioner,
     CheckConfig,
     DoctorConfig,
-    ExportConfig,
     GridConfig,
     ImageInputConfig,
     ImportConfig,
@@ -45,6 +44,7 @@ from pfcvr.config.model import (
     TowerSizes,
     TrainConfig,
 )
+from pfcvr.config.outputs import ExportConfig, RebuildConfig
 from pfcvr.config.studies import AblateConfig, CompareConfig
 from pfcvr.config.variants import SWITCHES, Switch, Variant, variant_values
 
@@ -74,6 +74,7 @@ __all__ = [
     "PartsDetector",
     "ProbeConfig",
     "Protocol",
+    "RebuildConfig",
     "Recipe",
     "ResampledUnit",
     "ScheduleConfig",

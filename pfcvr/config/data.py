@@ -9,7 +9,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pfcvr.config.base import Settings
 from pfcvr.config.model import TrainConfig
+from pfcvr.config.outputs import ExportConfig
 
+SourceFormat = Literal[
+    "auto", "veri-wild", "veri-wild-2", "veri-776", "vehicleid", "vric", "t2i-veri", "t2i-verw", "mvp", "pfcvr",
+    "reid-json", "folder",
+]  # fmt: skip
 PartsDetector = Literal["import", "grounding-dino", "groundingdino", "none"]
 PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
 Captioner = Literal["template", "import", "openai", "vllm", "transformers"]
@@ -52,7 +57,7 @@ class ImportConfig(Settings):
     """Where the images come from. ``strict`` turns every surprise into a failure."""
 
     source: Path
-    format: Literal["auto", "veri-wild", "reid-json"] = "auto"
+    format: SourceFormat = "auto"
     strict: bool = False
 
 
@@ -201,13 +206,6 @@ class ShowConfig(Settings):
     sample: int = Field(24, ge=1, le=400)
     seed: int = 0
     least_certain: bool = False
-
-
-class ExportConfig(Settings):
-    """Where the data set goes and in which form."""
-
-    out: Path
-    format: Literal["hf"] = "hf"
 
 
 class BuildConfig(Settings):

@@ -1,9 +1,10 @@
 """``pfcvr-data export``: the data set that the model half trains on, complete or absent, in one of several forms.
 
-An image is left out, with a reason in ``left_out.jsonl``, when it has no caption or when its file is gone or changed
-since it was imported. The stage ``parts`` is optional; ``caption`` and ``split`` are not.
+An image is left out, with a reason in ``left_out.jsonl``, when it has no caption, when its file is gone or changed
+since it was imported, or when the form cannot carry it. Images whose files come back are taken up by the next run.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,19 +15,21 @@ from pfcvr import __version__
 from pfcvr.backends import load_backend
 from pfcvr.config import ExportConfig, GridConfig
 from pfcvr.errors import NothingKept, WorkspaceError
-from pfcvr.files import disk_full_stops
-from pfcvr.jsonl import record_line
-from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem
-from pfcvr.pipeline.joined import PixelFiles, PixelsUnavailable, joined_images
+from pfcvr.files import canonical_json, disk_full_stops
+from pfcvr.jsonl import read_records, record_line
+from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem, Refusal
+from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
 from pfcvr.progress import Progress
-from pfcvr.records import SPLITS, PatchGrid, Rejected
+from pfcvr.records import SPLITS, PatchGrid, Rejected, VehicleSplit
 from pfcvr.stage import RunOptions
 from pfcvr.store import STAGES, Manifest, Workspace
 
-DATASET_VERSION = 1
+DATASET_VERSION = 2
 LEFT_OUT = "left_out.jsonl"
+OF_ONE_ROW = {"finish_reason", "prompt_tokens", "completion_tokens", "seed"}
+WITHOUT_FILE = ("missing_file", "changed_file")
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,35 @@ def run(workspace: Workspace, config: ExportConfig, options: RunOptions) -> Expo
     Raises WorkspaceError when a stage is missing or ``out`` is somebody else's, SealedError when it holds other
     content, NothingKept when no image can be exported, StageStopped when the disk is full.
     """
-    manifests = _stage_manifests(workspace)
+    exporter: Exporter = load_backend("export format", EXPORTERS, config.format)(config)
+    manifests = _stage_manifests(workspace, exporter.needed_stages)
     fingerprint = {
-        "format": config.format,
         "dataset_version": DATASET_VERSION,
+        "settings": config.model_dump(mode="json", exclude={"out"}),
         "stages": {name: manifest.records_sha256 for name, manifest in manifests.items()},
     }
     folder = OutputFolder(config.out, kind="pfcvr-dataset", fingerprint=fingerprint)
     done = folder.finished(options.overwrite)
-    if done is None:
-        with disk_full_stops(f"{config.out}: export"):
-            exported = _Export(workspace, config, options, manifests)
-            manifest = folder.build(exported.fill)
-    else:
-        manifest = done
-    return ExportSummary(config.out, splits=manifest["splits"], **manifest["books"], already_done=done is not None)
+    if done is not None and not _files_came_back(workspace, config.out / LEFT_OUT):
+        return ExportSummary(config.out, splits=done["splits"], **done["books"], already_done=True)
+    with disk_full_stops(f"{config.out}: export"):
+        exported = _Export(workspace, config, options, manifests, exporter)
+        manifest = folder.build(exported.fill)
+    return ExportSummary(config.out, splits=manifest["splits"], **manifest["books"])
 
 
-def _stage_manifests(workspace: Workspace) -> dict[str, Manifest]:
+def _files_came_back(workspace: Workspace, left_out: Path) -> bool:
+    """Whether an image that was left out for want of its file could be exported now."""
+    lost = {row.subject for row in read_records(left_out, Rejected) if row.reason in WITHOUT_FILE}
+    if not lost:
+        return False
+    files = PixelFiles(workspace)
+    return any(files.is_whole(image) for image in workspace.images() if image.image_id in lost)
+
+
+def _stage_manifests(workspace: Workspace, also_needed: tuple[str, ...]) -> dict[str, Manifest]:
     """Of the stages that were run; raises WorkspaceError where a needed one was not, or any is unfinished or stale."""
-    needed = ("import", "caption", "split")
+    needed = ("import", "caption", "split", *also_needed)
     begun = [stage for stage in STAGES if stage in needed or workspace.folder(stage).exists()]
     manifests = {stage: workspace.sealed(stage) for stage in begun}
     for stage, manifest in manifests.items():
@@ -101,18 +113,24 @@ class _Export:
     """One run: streams the rows to the exporter and keeps the books."""
 
     def __init__(
-        self, workspace: Workspace, config: ExportConfig, options: RunOptions, manifests: dict[str, Manifest]
+        self,
+        workspace: Workspace,
+        config: ExportConfig,
+        options: RunOptions,
+        manifests: dict[str, Manifest],
+        exporter: Exporter,
     ) -> None:
-        self._workspace, self._config, self._options, self._manifests = workspace, config, options, manifests
+        self._workspace, self._config, self._options = workspace, config, options
+        self._manifests, self._exporter = manifests, exporter
         self._files = PixelFiles(workspace)
         self._kept = 0
         self._reasons: Counter[str] = Counter()
+        self._origins: Counter[str] = Counter()
 
     def fill(self, folder: Path) -> dict[str, Any]:
         """Write everything but the manifest into ``folder`` and return the manifest's content."""
         facts = self._facts()
-        exporter: Exporter = load_backend("export format", EXPORTERS, self._config.format)()
-        written = exporter.write(self._items(folder / LEFT_OUT), facts, folder)
+        written = self._exporter.write(self._items(folder / LEFT_OUT), facts, folder)
         if self._kept == 0:
             top = (
                 ", ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3)) or "no image came in"
@@ -125,6 +143,7 @@ class _Export:
         return {
             "dataset_version": DATASET_VERSION,
             "pfcvr_version": __version__,
+            "format": self._config.format,
             "books": {
                 "rows_in": self._kept + rejected,
                 "kept": self._kept,
@@ -133,6 +152,7 @@ class _Export:
             },
             "sources": [source.model_dump(exclude={"root"}) for source in facts.sources],
             "grid": facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None,
+            "made_by": [{"images": count, **json.loads(made_by)} for made_by, count in sorted(self._origins.items())],
             "stages": {name: _stage_facts(manifest) for name, manifest in self._manifests.items()},
             **written,
         }
@@ -144,6 +164,7 @@ class _Export:
             sources=tuple(source for _, source in sorted(self._workspace.sources().items())),
             grid=PatchGrid(rows=grid.rows, cols=grid.cols, coverage=grid.coverage, cells={}),
             has_parts=parts is not None,
+            vehicle_ids=tuple(row.vehicle_id for row in self._workspace.records("split", VehicleSplit)),
         )
 
     def _items(self, left_out: Path) -> Iterator[ExportItem]:
@@ -153,23 +174,37 @@ class _Export:
             left_out.open("wb") as left_out_file,
         ):
             for joined in joined_images(self._workspace):
-                reason, detail = None, ""
-                try:
-                    pixels = self._files.read(joined.image)
-                except PixelsUnavailable as error:
-                    reason, detail = error.reason, error.detail
-                if joined.caption is None:
-                    reason, detail = "missing_caption", "the stage caption has no row for this image"
-                elif joined.split is None:
-                    reason, detail = "missing_split", "the stage split has no row for this vehicle"
-                progress.advance(rejected_because=reason)
-                if reason is None:
+                item = self._item(joined)
+                if isinstance(item, ExportItem):
                     self._kept += 1
-                    yield ExportItem(joined, pixels)
+                    self._count_origins(joined)
+                    progress.advance()
+                    yield item
                 else:
-                    self._reasons[reason] += 1
-                    row = Rejected(stage="export", subject=joined.image.image_id, reason=reason, detail=detail)
+                    self._reasons[item.reason] += 1
+                    progress.advance(rejected_because=item.reason)
+                    row = Rejected(stage="export", subject=joined.image.image_id, **vars(item))
                     left_out_file.write(record_line(row))
+
+    def _item(self, joined: JoinedImage) -> ExportItem | Refusal:
+        if joined.caption is None:
+            return Refusal("missing_caption", "the stage caption has no row for this image")
+        if joined.split is None:
+            return Refusal("missing_split", "the stage split has no row for this vehicle")
+        refusal = self._exporter.refuse(joined)
+        if refusal is not None:
+            return refusal
+        try:
+            return ExportItem(joined, self._files.read(joined.image), self._files.path(joined.image))
+        except PixelsUnavailable as error:
+            return Refusal(error.reason, error.detail)
+
+    def _count_origins(self, joined: JoinedImage) -> None:
+        """Which programs, models and prompts made the rows that were kept."""
+        for kind, record in (("captions", joined.caption), ("parts", joined.parts)):
+            if record is not None:
+                origin = record.origin.model_dump(exclude=OF_ONE_ROW, exclude_none=True)
+                self._origins[canonical_json({"what": kind, **origin})] += 1
 
 
 def _stage_facts(manifest: Manifest) -> dict[str, Any]:

@@ -52,6 +52,14 @@ class PixelFiles:
         """The file of ``image``."""
         return self._roots[image.source] / image.path
 
+    def is_whole(self, image: ImageRecord) -> bool:
+        """Whether the bytes that were imported are there."""
+        try:
+            self.read(image)
+        except PixelsUnavailable:
+            return False
+        return True
+
     def read(self, image: ImageRecord) -> bytes:
         """The bytes that were imported; raises PixelsUnavailable when the file is gone or holds others now."""
         if image.source not in self._roots:

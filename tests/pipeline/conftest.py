@@ -28,13 +28,21 @@ class SmallWorkspace:
     workspace: Workspace
     source: Path
     images: list[ImageRecord] = field(default_factory=list)
+    images_known: dict[str, str] = field(default_factory=dict)
 
-    def seal(self, stage: str, kind: type[Record], records: list[Any], notes: dict[str, Any] | None = None) -> None:
+    def seal(
+        self,
+        stage: str,
+        kind: type[Record],
+        records: list[Any],
+        notes: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         inputs = {} if stage == "import" else self.workspace.images_input()
         plan = StagePlan(
             name=stage,
             kind=kind,
-            settings={},
+            settings=settings or {},
             inputs=inputs,
             rows=lambda: records,
             key=lambda record: record.key,
@@ -67,6 +75,7 @@ class SmallWorkspace:
                         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
                         width=size[0],
                         height=size[1],
+                        **self.images_known,
                     )
                 )
         source = {

@@ -7,37 +7,65 @@ from typing import Any, Protocol
 
 from pfcvr.backends import BackendTable
 from pfcvr.pipeline.joined import JoinedImage
-from pfcvr.records import ImageRecord, PatchGrid, Source
+from pfcvr.records import Caption, ImageRecord, PatchGrid, Source, Split
 
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """What is true of the whole data set. ``grid`` is an empty grid that carries the recipe of all others."""
+    """What is true of the whole data set. ``grid`` is an empty grid that carries the recipe of all others.
+
+    ``vehicle_ids`` are those that have a split, in order.
+    """
 
     sources: tuple[Source, ...]
     grid: PatchGrid
     has_parts: bool
+    vehicle_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ExportItem:
-    """One row: an image with caption and split, and the bytes of its file."""
+    """One row: an image with its caption and split, and the bytes and the place of its file."""
 
     joined: JoinedImage
     pixels: bytes
+    file: Path
 
     @property
     def image(self) -> ImageRecord:
         return self.joined.image
 
+    @property
+    def caption(self) -> Caption:
+        assert self.joined.caption is not None
+        return self.joined.caption
+
+    @property
+    def split(self) -> Split:
+        assert self.joined.split is not None
+        return self.joined.split
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an image cannot take this form: one word for counting, and what was found."""
+
+    reason: str
+    detail: str
+
 
 class Exporter(Protocol):
-    """Writes ``items``, in order of image_id, into ``folder``.
+    """One form, made from the ExportConfig. ``needed_stages`` are those that it cannot do without."""
 
-    Returns what its manifest says beside the books.
-    """
+    needed_stages: tuple[str, ...]
 
-    def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]: ...
+    def refuse(self, joined: JoinedImage) -> Refusal | None:
+        """Why this image is left out; asked once for each that has a caption and a split, in order of image_id."""
+
+    def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
+        """Write ``items``, in order of image_id, into ``folder``; returns what the manifest says beside the books."""
 
 
-EXPORTERS: BackendTable = {"hf": ("pfcvr.pipeline.exporters.hf:HfExporter", None)}
+EXPORTERS: BackendTable = {
+    "hf": ("pfcvr.pipeline.exporters.hf:HfExporter", None),
+}

@@ -18,8 +18,17 @@ from pfcvr import geometry
 from pfcvr.config import ExportConfig
 from pfcvr.errors import LockedError, NothingKept, SealedError, StageStopped, WorkspaceError
 from pfcvr.pipeline import export
-from pfcvr.pipeline.exporters import hf
-from pfcvr.records import PARTS, ImageParts, VehicleSplit
+from pfcvr.pipeline.exporters import shards
+from pfcvr.records import (
+    PARTS,
+    Caption,
+    CaptionOrigin,
+    ImageParts,
+    PartInstance,
+    PartsOrigin,
+    PatchGrid,
+    VehicleSplit,
+)
 from pfcvr.stage import RunOptions
 
 QUIET = RunOptions(quiet=True)
@@ -183,7 +192,7 @@ def test_records_altered_by_hand_are_not_exported(whole, tmp_path) -> None:
 def test_export_killed_half_way_leaves_no_data_set_and_the_next_one_is_whole(whole, tmp_path, monkeypatch) -> None:
     run_export(whole, tmp_path / "undisturbed")
     out = tmp_path / "out"
-    monkeypatch.setattr(hf, "verify_shard", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(shards, "verify_shards", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_export(whole, out)
     assert not out.exists()
@@ -208,6 +217,52 @@ def test_images_gone_or_changed_or_without_caption_are_left_out_and_counted(smal
     assert sum(len(rows) for rows in load(tmp_path / "out").values()) == 3
 
 
+def test_image_whose_file_comes_back_is_taken_up_by_the_next_run(whole, tmp_path) -> None:
+    run_export(whole, tmp_path / "undisturbed")
+    file, out = whole.source / whole.images[2].path, tmp_path / "out"
+    content = file.read_bytes()
+    file.unlink()
+    assert run_export(whole, out).reasons == {"missing_file": 1}
+    assert run_export(whole, out).already_done
+    file.write_bytes(content[:-1])
+    assert run_export(whole, out).already_done
+    file.write_bytes(content)
+    again = run_export(whole, out)
+    assert (again.kept, again.rejected, again.already_done) == (14, 0, False)
+    assert files_of(out) == files_of(tmp_path / "undisturbed")
+
+
+def test_attributes_flags_and_what_the_source_knows_travel_with_the_row(small, tmp_path, load) -> None:
+    small.images_known = {"color": "dark gray", "type": "SUV", "model": "Škoda Kodiaq", "timestamp": "2018-03-14 07:59"}
+    small.add_images({"1": 1, "2": 1})
+    small.add_split(val=0)
+    origin = CaptionOrigin(captioner="vllm", model="some/model", prompt="vehicle-json", seed=7, completion_tokens=80)
+    attributes = {"color": "gray", "viewpoint": "rear left"}
+    small.seal(
+        "caption",
+        Caption,
+        [Caption(image_id=i.image_id, texts=("A car.",), attributes=attributes, origin=origin) for i in small.images],
+    )
+    grid = PatchGrid(rows=2, cols=2, coverage=0.5, cells={"roof": "f0"})
+    roof = PartInstance(part="roof", box_xyxy=(0.1, 0.2, 30, 20), score=0.3, flags=("large", "low"))
+    parts_origin = PartsOrigin(detector="grounding-dino", detector_model="some/detector")
+    small.seal(
+        "parts",
+        ImageParts,
+        [ImageParts(image_id=i.image_id, instances=(roof,), grid=grid, origin=parts_origin) for i in small.images],
+        settings={"grid": {"rows": 2, "cols": 2}},
+    )
+    run_export(small, tmp_path / "out")
+    row = load(tmp_path / "out")["train"][0]
+    assert {name: row[name] for name in small.images_known} == small.images_known
+    assert row["attributes"] == {"color": "gray", "type": None, "viewpoint": "rear left"}
+    assert row["parts"][0]["flags"] == ["large", "low"]
+    assert json.loads((tmp_path / "out" / "pfcvr.json").read_text())["made_by"] == [
+        {"images": 2, "what": "captions", "captioner": "vllm", "model": "some/model", "prompt": "vehicle-json"},
+        {"images": 2, "what": "parts", "detector": "grounding-dino", "detector_model": "some/detector"},
+    ]
+
+
 def test_nothing_to_export_is_an_error_and_leaves_no_data_set(small, tmp_path) -> None:
     small.add_images({"1": 2, "2": 2})
     small.add_captions()
@@ -223,17 +278,18 @@ def test_shard_whose_image_is_not_the_hashed_one_or_no_image_is_found_out(whole,
 
     run_export(whole, tmp_path / "out")
     shard = tmp_path / "out" / "data" / "test-00000-of-00001.parquet"
-    table = parquet.read_table(shard, columns=["image_id", "sha256", "image"])
-    assert hf.verify_shard(shard) == len(table)
+    table = parquet.read_table(shard, columns=["image_id", "sha256", "width", "height", "image"])
+    ids = "".join(f"{image_id}\n" for image_id in table["image_id"].to_pylist()).encode()
+    assert shards.verify_shards([shard]) == hashlib.sha256(ids).hexdigest()
     rows = table.to_pylist()
     rows[-1]["image"]["bytes"] = rows[-1]["image"]["bytes"][:-1]
     parquet.write_table(type(table).from_pylist(rows), shard)
     with pytest.raises(WorkspaceError, match=f"the image of {rows[-1]['image_id']} was not written whole"):
-        hf.verify_shard(shard)
+        shards.verify_shards([shard])
     rows[-1] |= {"image": {"bytes": b"text", "path": ""}, "sha256": hashlib.sha256(b"text").hexdigest()}
     parquet.write_table(type(table).from_pylist(rows), shard)
     with pytest.raises(WorkspaceError, match=f"the image of {rows[-1]['image_id']} cannot be opened"):
-        hf.verify_shard(shard)
+        shards.verify_shards([shard])
 
 
 def test_captions_are_required_and_parts_are_not(small, tmp_path, load) -> None:
@@ -259,12 +315,12 @@ def test_stage_made_from_images_that_were_imported_anew_is_refused(whole, tmp_pa
 
 
 def test_many_row_groups_and_shards_hold_every_row_once(whole, tmp_path, load, monkeypatch) -> None:
-    monkeypatch.setattr(hf, "ROWS_PER_GROUP", 2)
-    monkeypatch.setattr(hf, "BYTES_PER_SHARD", 1200)
+    monkeypatch.setattr(shards, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(shards, "BYTES_PER_SHARD", 1200)
     summary = run_export(whole, tmp_path / "out")
-    shards = list((tmp_path / "out" / "data").glob("train-*.parquet"))
-    assert len(shards) > 1
-    assert {path.name.rpartition("-of-")[2] for path in shards} == {f"{len(shards):05d}.parquet"}
+    written = list((tmp_path / "out" / "data").glob("train-*.parquet"))
+    assert len(written) > 1
+    assert {path.name.rpartition("-of-")[2] for path in written} == {f"{len(written):05d}.parquet"}
     loaded = load(tmp_path / "out")
     assert {name: len(rows) for name, rows in loaded.items()} == {
         name: counts["images"] for name, counts in summary.splits.items()
@@ -277,7 +333,7 @@ import os, signal, sys
 from pathlib import Path
 from pfcvr.config import ExportConfig
 from pfcvr.pipeline import export, output_folder
-from pfcvr.pipeline.exporters import hf
+from pfcvr.pipeline.exporters import shards
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
@@ -286,7 +342,7 @@ moment = sys.argv[3]
 if moment == "writing":
     hf.row_of = die
 elif moment == "verifying":
-    hf.verify_shard = die
+    shards.verify_shards = die
 elif moment == "renaming":
     rename = Path.rename
     Path.rename = lambda path, to: (rename(path, to), path.name == "out" and die())[0]
@@ -314,7 +370,7 @@ from pathlib import Path
 import datasets, pyarrow.parquet
 from pfcvr.config import ExportConfig
 from pfcvr.pipeline import export
-from pfcvr.pipeline.exporters import hf
+from pfcvr.pipeline.exporters import shards
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
@@ -404,7 +460,7 @@ def test_full_disk_stops_the_export_with_a_sentence_and_no_data_set(whole, tmp_p
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shard")
 
-    monkeypatch.setattr(hf, "_table", full)
+    monkeypatch.setattr(shards, "table_of", full)
     with pytest.raises(StageStopped, match="out: export: the disk is full at shard; free some space and run the same"):
         run_export(whole, tmp_path / "out")
     assert not (tmp_path / "out").exists()
