@@ -221,18 +221,16 @@ def test_an_empty_list_of_devices_means_no_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert visible_devices() == []
 
 
+def options(value: Any) -> tuple[str, ...]:
+    return parse(CaptionConfig, {"captioner": "vllm", "server_args": value}, "here").server_args
+
+
 def test_server_options_read_the_same_as_text_and_as_a_table() -> None:
-    text = parse(CaptionConfig, {"server_args": "--max-num-seqs 16 --dtype float32 --enforce-eager"}, "here")
-    table = parse(
-        CaptionConfig,
-        {"server_args": {"max-num-seqs": 16, "dtype": "float32", "enforce-eager": True, "disable-log-stats": False}},
-        "here",
-    )
-    assert text.server_args == table.server_args
-    limits = parse(CaptionConfig, {"server_args": {"limit-mm-per-prompt": {"image": 1}}}, "here")
-    assert limits.server_args == ("--limit-mm-per-prompt", '{"image": 1}')
+    table = {"max-num-seqs": 16, "dtype": "float32", "enforce-eager": True, "disable-log-stats": False}
+    assert options(table) == options("--max-num-seqs 16 --dtype float32 --enforce-eager")
+    assert options({"limit-mm-per-prompt": {"image": 1}}) == ("--limit-mm-per-prompt", '{"image": 1}')
     with pytest.raises(UsageError, match="no closing quotation"):
-        parse(CaptionConfig, {"server_args": "--dtype 'float32"}, "here")
+        options("--dtype 'float32")
 
 
 @pytest.mark.parametrize("values", [{"replicas": 2}, {"python": "python3"}, {"server_args": "--enforce-eager"}])
