@@ -68,4 +68,5 @@ class Exporter(Protocol):
 
 EXPORTERS: BackendTable = {
     "hf": ("pfcvr.pipeline.exporters.hf:HfExporter", None),
+    "annotations": ("pfcvr.pipeline.exporters.annotations:AnnotationsExporter", None),
 }

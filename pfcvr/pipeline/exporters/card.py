@@ -1,27 +1,41 @@
 """README.md of an exported data set: which files hold which split, and the facts a reader needs before using it."""
 
 import json
+from collections.abc import Iterable
+from html import escape
 
 from pfcvr.pipeline.exporters import ExportFacts
 from pfcvr.records import PARTS, Split
 
 HUB_LICENCES = {"cc0-1.0": "cc0-1.0", "cc-by-4.0": "cc-by-4.0", "cc by 4.0": "cc-by-4.0", "apache-2.0": "apache-2.0"}
+REBUILD = """The images are not in it. Whoever has a copy of them joins the two:
+
+    pfcvr-data rebuild THIS_FOLDER --images YOUR_COPY --out DATASET
+"""
+PICTURE = (("image", "the bytes of the image file, as imported, with its path inside the source"),)
+FOUND_BY = (
+    ("path, bytes", "of the image file inside the source, and its size"),
+    ("dhash", "difference hash of the picture (64 bits, hexadecimal), to know it again when it was re-encoded"),
+)
 COLUMNS = (
-    ("image", "the bytes of the image file, as imported, with its path inside the source"),
     ("image_id, vehicle_id", "text; one vehicle belongs to one split"),
-    ("camera_id, timestamp", "text, or none where the source does not say"),
+    ("camera_id, timestamp, color, type, model", "text, or none where the source does not say"),
     ("captions", "list of sentences, at least one"),
     ("part_texts", f"a phrase for each of {', '.join(PARTS)}, or none"),
-    ("parts", "list of part, box_xyxy (pixels), score (0 to 1), mask (COCO run lengths) or none"),
+    ("attributes", "color, type and viewpoint as the captioner saw them, or none"),
+    ("parts", "list of part, box_xyxy (pixels), score (0 to 1), mask (COCO run lengths) or none, flags"),
     ("part_grid", "6 x rows x cols of 0 and 1; axis 0 in the order of part_texts"),
     ("sha256", "of the image file"),
     ("width, height", "pixels after EXIF rotation, as are boxes and masks"),
 )
 
 
-def dataset_card(facts: ExportFacts, counts: dict[Split, dict[str, int]]) -> str:
-    """The card: YAML for ``load_dataset`` and the Hub, then what people read."""
-    sections = (_front_matter(facts, counts), _counts(counts), _columns(), _grid(facts), _sources(facts))
+def dataset_card(facts: ExportFacts, counts: dict[Split, dict[str, int]], with_images: bool = True) -> str:
+    """The card: YAML for ``load_dataset`` and the Hub, then what people read. Texts of a source are inert in it."""
+    columns = (*PICTURE, *COLUMNS) if with_images else (*COLUMNS, *FOUND_BY)
+    sections = [_front_matter(facts, counts), _counts(counts), _columns(columns), _grid(facts), _sources(facts)]
+    if not with_images:
+        sections.insert(1, REBUILD)
     return "\n".join(sections)
 
 
@@ -42,8 +56,8 @@ def _counts(counts: dict[Split, dict[str, int]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _columns() -> str:
-    return "\n".join(["## Columns", "", *(f"- `{name}`: {meaning}" for name, meaning in COLUMNS), ""])
+def _columns(columns: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(["## Columns", "", *(f"- `{name}`: {meaning}" for name, meaning in columns), ""])
 
 
 def _grid(facts: ExportFacts) -> str:
@@ -63,11 +77,16 @@ def _grid(facts: ExportFacts) -> str:
 def _sources(facts: ExportFacts) -> str:
     lines = ["## Sources and terms", ""]
     for source in facts.sources:
-        name = json.dumps(source.name, ensure_ascii=False)
+        name = _inert(json.dumps(source.name, ensure_ascii=False))
         pixels = "They allow" if source.redistribute_images else "No terms are known that allow"
         lines += [
-            f"- {name} ({source.format}), licence: {source.licence or 'not stated'}.",
-            f"  {' '.join(source.terms.split()) or 'No terms were recorded.'}",
+            f"- {name} ({source.format}), licence: {_inert(source.licence or 'not stated')}.",
+            f"  {_inert(source.terms) or 'No terms were recorded.'}",
             f"  {pixels} publishing its images with this data set.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _inert(text: str) -> str:
+    """``text`` on one line, without anything that HTML or Markdown would act on."""
+    return "".join(f"\\{letter}" if letter in "`*_[]!|#" else letter for letter in escape(" ".join(text.split())))

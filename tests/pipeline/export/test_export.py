@@ -333,7 +333,7 @@ import os, signal, sys
 from pathlib import Path
 from pfcvr.config import ExportConfig
 from pfcvr.pipeline import export, output_folder
-from pfcvr.pipeline.exporters import shards
+from pfcvr.pipeline.exporters import hf, shards
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
@@ -370,7 +370,7 @@ from pathlib import Path
 import datasets, pyarrow.parquet
 from pfcvr.config import ExportConfig
 from pfcvr.pipeline import export
-from pfcvr.pipeline.exporters import shards
+from pfcvr.pipeline.exporters import hf, shards
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
