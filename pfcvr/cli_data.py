@@ -55,7 +55,12 @@ def import_(
     source: Annotated[Path, typer.Argument(help="Folder or captions file to read.")],
     workspace: WorkspaceDir,
     source_format: Annotated[
-        str, typer.Option("--format", help="auto, veri-wild, or reid-json (a generic captions file).")
+        str,
+        typer.Option(
+            "--format",
+            help="auto, veri-wild, veri-wild-2, veri-776, vehicleid, vric, t2i-veri, t2i-verw, mvp, pfcvr (an export, "
+            "or its name on the Hub), reid-json (a captions file) or folder (one folder for each vehicle).",
+        ),
     ] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Fail on any surprise in the source.")] = False,
     overwrite: OverwriteFlag = False,
@@ -69,7 +74,10 @@ def import_(
     """
     values = {"source": source, "format": source_format, "strict": strict}
     config = settings.parse(settings.ImportConfig, values, "pfcvr-data import")
-    run_and_print("import_", Workspace(workspace, create=True), config, RunOptions(overwrite, retry), as_json)
+    from pfcvr.pipeline.import_ import report
+
+    options = RunOptions(overwrite, retry)
+    run_and_print("import_", Workspace(workspace, create=True), config, options, as_json, report)
 
 
 @app.command()

@@ -44,7 +44,10 @@ class ImageKeyed(Record):
 
 
 class ImageRecord(ImageKeyed):
-    """One readable image of a source. ``path`` is relative to the source's root, with forward slashes."""
+    """One readable image of a source. ``path`` is relative to the source's root, with forward slashes.
+
+    ``source_split`` is the split that the source gives the image, if any: ``pfcvr-data split --from-source`` takes it.
+    """
 
     vehicle_id: Text
     camera_id: str | None = None
@@ -57,6 +60,7 @@ class ImageRecord(ImageKeyed):
     color: str | None = None
     type: str | None = None
     model: str | None = None
+    source_split: Split | None = None
 
 
 class Selected(ImageKeyed):
@@ -145,6 +149,46 @@ class ImageParts(ImageKeyed):
     instances: tuple[PartInstance, ...]
     grid: PatchGrid
     origin: PartsOrigin
+
+
+EditForm = Literal["captions", "coco", "label-studio", "cvat", "review"]
+
+
+class HumanOrigin(Record):
+    """Where an edit by people came from: the form and the bytes of the file, and, where it says so, who and when."""
+
+    human: Literal[True] = True
+    form: EditForm
+    file: Text
+    file_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    editor: str | None = None
+    time: str | None = None
+
+
+class HumanCaption(Record):
+    """Sentences that people wrote or corrected; they replace all of a captioner's."""
+
+    texts: Annotated[tuple[Text, ...], Field(min_length=1)]
+    part_texts: dict[Part, Text] = Field(default_factory=dict)
+    origin: HumanOrigin
+
+
+class HumanParts(Record):
+    """All parts of an image as people drew them; none is what somebody who looked at it may well say."""
+
+    instances: tuple[PartInstance, ...]
+    origin: HumanOrigin
+
+
+class HumanEdit(ImageKeyed):
+    """What people say of one image, over what the stages ``caption`` and ``parts`` say; None where they said nothing.
+
+    It holds for the bytes that they saw: ``image_sha256``.
+    """
+
+    image_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    caption: HumanCaption | None = None
+    parts: HumanParts | None = None
 
 
 class VehicleSplit(Record):

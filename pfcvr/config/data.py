@@ -184,6 +184,13 @@ class PartsConfig(Settings):
         return value
 
 
+class MergeConfig(Settings):
+    """A file of edits by people, and who made them, for files that do not say it themselves."""
+
+    file: Path
+    editor: str | None = Field(None, min_length=1, max_length=200)
+
+
 class SplitConfig(Settings):
     """Identity-disjoint split: ``ratio`` of the images to train + val, ``val`` of the train identities to val."""
 

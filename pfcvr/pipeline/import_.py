@@ -1,20 +1,30 @@
 """Stage ``import``: every readable image of a source, hashed, measured and named; the rest with its reason."""
 
 import os
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from pfcvr.config import ImportConfig
-from pfcvr.errors import SourceError
-from pfcvr.pipeline.images import UnreadableImage, inspect_image, path_inside
+from pfcvr.errors import SealedError, SourceError
+from pfcvr.files import atomic_write, canonical_json
+from pfcvr.jsonl import read_records
+from pfcvr.pipeline.file_facts import FileFacts
+from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer
+from pfcvr.pipeline.sources.published import counts_text
 from pfcvr.records import ImageRecord, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace
 
 MAX_WORKERS = 8
-SURPRISES_SHOWN = 5
+EXAMPLES = 5
+SURPRISES = "surprises.txt"
+UNPACKED = "unpacked"
 # Claims of lists about images, and names: however many there are, they say nothing against the images themselves.
 NORMAL_REASONS = frozenset(
     {"missing_file", "malformed_line", "conflicting_line", "duplicate_image_id", "unknown_vehicle"}
@@ -23,27 +33,55 @@ NORMAL_REASONS = frozenset(
 
 
 def run(workspace: Workspace, config: ImportConfig, options: RunOptions) -> StageSummary:
-    """Import ``config.source`` into ``workspace``.
+    """Import ``config.source`` into ``workspace``; the same source again adds and renews what is new or changed in it.
 
-    Raises SourceError when nothing is recognised, or with ``strict`` when anything at all is out of order; else as
-    ``run_stage`` does.
+    Raises SourceError when nothing is recognised, or with ``strict`` when anything at all is out of order, SealedError
+    when images of the last import are gone from the source; else as ``run_stage`` does.
     """
     layout, importer, why = choose_importer(config.source, config.format)
-    listing = importer.read(config.source)
-    with closing(listing):
+    listing = importer.read(config.source, workspace.root / UNPACKED)
+    facts = FileFacts(workspace.folder("import") / "files.sqlite")
+    with closing(listing), closing(facts):
         if config.strict:
-            _refuse(listing, [*listing.surprises, *_sentences(listing.rows())])
-        plan = _plan(workspace, config, listing, {"recognised": f"{layout}: {why}"})
-        return run_stage(workspace, plan, options)
+            _refuse(workspace, listing, [*listing.surprises, *_sentences(listing.rows())])
+        plan = _plan(workspace, config, listing, facts, {"recognised": f"{layout}: {why}"})
+        changed = _source_has_changed(workspace, plan)
+        if changed and not options.overwrite:
+            _refuse_losses(workspace, listing, facts)
+            options = replace(options, overwrite=True)
+        summary = run_stage(workspace, plan, options)
+        if summary.pending or summary.already_done:
+            return summary
+        (workspace.folder("import") / SURPRISES).unlink(missing_ok=True)
+        return replace(summary, notes=summary.notes | _since_last(workspace, facts))
+
+
+def report(summary: StageSummary) -> str:
+    """What a person should see: why a layout was recognised, its counts beside the published ones, what changed."""
+    notes = summary.notes
+    lines = [notes["recognised"], counts_text(notes.get("counts", []))]
+    same = notes.get("same_bytes_under_two_vehicles", {})
+    if same.get("count"):
+        lines.append(f"{same['count']:,} files occur under several vehicles, such as {', '.join(same['examples'][0])}")
+    since = notes.get("since_last_import")
+    if since:
+        lines.append(
+            f"since the last import: {since['added']:,} images added, {since['changed']:,} changed, "
+            f"{since['vanished']:,} gone"
+        )
+    return "\n".join(filter(None, lines))
 
 
 def _plan(
-    workspace: Workspace, config: ImportConfig, listing: SourceListing, notes: dict[str, Any]
+    workspace: Workspace, config: ImportConfig, listing: SourceListing, facts: FileFacts, notes: dict[str, Any]
 ) -> StagePlan[SourceImage | Rejected]:
     def finish() -> dict[str, Any]:
+        same = _same_bytes(_written(workspace))
         if config.strict:
-            _refuse(listing, _sentences(workspace.rejected("import")))
-        return {"sources": [listing.source.model_dump()], **notes, **listing.notes}
+            twice = [f"same bytes: {' and '.join(ids)}" for ids in same["examples"]]
+            _refuse(workspace, listing, [*_sentences(workspace.rejected("import")), *twice])
+        found = {"sources": [listing.source.model_dump()], "same_bytes_under_two_vehicles": same}
+        return found | notes | listing.notes
 
     return StagePlan(
         name="import",
@@ -52,7 +90,7 @@ def _plan(
         inputs={"listing": listing.content},
         rows=listing.rows,
         key=_key,
-        work=lambda row: _inspect(row, listing),
+        work=lambda row: _inspect(row, listing, facts),
         total=listing.total,
         workers=min(MAX_WORKERS, os.cpu_count() or 1),
         notes=finish,
@@ -64,25 +102,100 @@ def _key(row: SourceImage | Rejected) -> str:
     return row.subject if isinstance(row, Rejected) else row.image_id
 
 
-def _inspect(row: SourceImage | Rejected, listing: SourceListing) -> ImageRecord | Rejected:
+def _inspect(row: SourceImage | Rejected, listing: SourceListing, facts: FileFacts) -> ImageRecord | Rejected:
     if isinstance(row, Rejected):
         return row
     try:
-        facts = inspect_image(path_inside(listing.root, row.path))
+        found = facts.inspect(path_inside(listing.root, row.path))
     except UnreadableImage as problem:
         detail = f"{row.path}: {problem.detail}"
         return Rejected(stage="import", subject=row.image_id, reason=problem.reason, detail=detail)
-    return ImageRecord(**vars(row), source=listing.source.name, **vars(facts))
+    return ImageRecord(**vars(row), source=listing.source.name, **vars(found))
+
+
+def _source_has_changed(workspace: Workspace, plan: StagePlan[SourceImage | Rejected]) -> bool:
+    """Whether this source was imported before, as it was then."""
+    manifest = workspace.manifest("import")
+    return (
+        manifest is not None
+        and manifest.settings == plan.fingerprint["settings"]
+        and (manifest.inputs != plan.fingerprint["inputs"])
+    )
+
+
+def _refuse_losses(workspace: Workspace, listing: SourceListing, facts: FileFacts) -> None:
+    """Raise SealedError where an image of the last import is no longer there: its source may just not be mounted."""
+    there = sqlite3.connect("", isolation_level=None)
+    with closing(there):
+        there.execute("CREATE TABLE image (image_id TEXT PRIMARY KEY) WITHOUT ROWID")
+        there.execute("BEGIN")
+        found = (row for row in listing.rows() if isinstance(row, SourceImage))
+        present = ((row.image_id,) for row in found if os.path.exists(listing.root / row.path))
+        there.executemany("INSERT INTO image VALUES (?)", present)
+        is_there = "SELECT 1 FROM image WHERE image_id = ?"
+        lost = [own for own, *_ in facts.last_images() if there.execute(is_there, (own,)).fetchone() is None]
+    if lost:
+        raise SealedError(
+            f"{listing.root}: {len(lost):,} images of the last import are gone, such as {', '.join(lost[:EXAMPLES])}; "
+            f"bring them back, or drop them from {workspace.root} with --overwrite"
+        )
+
+
+def _since_last(workspace: Workspace, facts: FileFacts) -> dict[str, Any]:
+    """How the images differ from those of the import before; nothing after the first one."""
+    before = {image_id: sha256 for image_id, _, sha256 in facts.last_images()}
+    had_any, added, changed = bool(before), 0, 0
+    for image in workspace.records("import", ImageRecord):
+        known = before.pop(image.image_id, None)
+        added += known is None
+        changed += known not in (None, image.sha256)
+    images = workspace.records("import", ImageRecord)
+    facts.remember_images((image.image_id, image.path, image.sha256) for image in images)
+    if not had_any:
+        return {}
+    gone = sorted(before)
+    return {
+        "since_last_import": {"added": added, "changed": changed, "vanished": len(gone), "examples": gone[:EXAMPLES]}
+    }
+
+
+def _written(workspace: Workspace) -> Iterator[ImageRecord]:
+    """The sorted records, which are on disk by the time notes are asked for."""
+    paths = sorted(workspace.folder("import").glob("part-[0-9]*.jsonl"))
+    return chain.from_iterable(read_records(path, ImageRecord) for path in paths)
+
+
+def _same_bytes(images: Iterable[ImageRecord]) -> dict[str, Any]:
+    """Files that occur under several vehicles: one of them must be wrong. Their number, and the first ones."""
+    with closing(sqlite3.connect("", isolation_level=None)) as found:
+        found.execute("CREATE TABLE image (sha256 TEXT, vehicle_id TEXT, image_id TEXT)")
+        found.execute("BEGIN")
+        found.executemany(
+            "INSERT INTO image VALUES (?, ?, ?)", ((image.sha256, image.vehicle_id, image.image_id) for image in images)
+        )
+        found.execute("CREATE INDEX image_sha256 ON image (sha256, vehicle_id)")
+        several = "SELECT sha256 FROM image GROUP BY sha256 HAVING count(DISTINCT vehicle_id) > 1"
+        hashes = [sha256 for (sha256,) in found.execute(several)]
+        ids = "SELECT image_id FROM image WHERE sha256 = ? ORDER BY image_id LIMIT ?"
+        groups = sorted([own for (own,) in found.execute(ids, (sha256, EXAMPLES))] for sha256 in hashes)
+    return {"count": len(groups), "examples": groups[:EXAMPLES]}
 
 
 def _sentences(rows: Iterable[SourceImage | Rejected]) -> list[str]:
     return [f"{row.subject} ({row.reason})" for row in rows if isinstance(row, Rejected)]
 
 
-def _refuse(listing: SourceListing, surprises: list[str]) -> None:
-    if surprises:
-        shown = "; ".join(surprises[:SURPRISES_SHOWN]) + ("; ..." if len(surprises) > SURPRISES_SHOWN else "")
-        raise SourceError(
-            f"{listing.root}: a strict import found {len(surprises)} surprises: {shown}; "
-            "mend the source, or leave out --strict and start over with --overwrite"
-        )
+def _refuse(workspace: Workspace, listing: SourceListing, surprises: list[str]) -> None:
+    """Raise SourceError where there are ``surprises``; all of them are in a file."""
+    if not surprises:
+        return
+    path: Path = workspace.folder("import") / SURPRISES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.writelines(f"{canonical_json(surprise)[1:-1]}\n".encode() for surprise in surprises)
+    shown = "; ".join(surprises[:EXAMPLES])
+    rest = f"; all of them are in {path}" if len(surprises) > EXAMPLES else ""
+    raise SourceError(
+        f"{listing.root}: a strict import found {len(surprises)} surprises: {shown}{rest}; "
+        "mend the source, or leave out --strict and start over with --overwrite"
+    )

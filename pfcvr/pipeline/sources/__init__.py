@@ -1,5 +1,6 @@
 """Where images come from: one importer per data set layout, chosen by name or recognised by what lies in the folder."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,28 @@ from typing import Any, Protocol
 
 from pfcvr.backends import BackendTable, load_backend
 from pfcvr.errors import SourceError
-from pfcvr.records import Rejected, Source
+from pfcvr.pipeline.sources.tree import is_plain_name
+from pfcvr.records import Rejected, Source, Split
 
 IMPORTERS: BackendTable = {
     "veri-wild": ("pfcvr.pipeline.sources.veri_wild:VeriWild", None),
+    "veri-wild-2": ("pfcvr.pipeline.sources.veri_wild_2:VeriWild2", None),
+    "veri-776": ("pfcvr.pipeline.sources.veri_776:Veri776", None),
+    "vehicleid": ("pfcvr.pipeline.sources.vehicleid:VehicleId", None),
+    "vric": ("pfcvr.pipeline.sources.vric:Vric", None),
+    "t2i-veri": ("pfcvr.pipeline.sources.t2i:T2iVeri", None),
+    "t2i-verw": ("pfcvr.pipeline.sources.t2i:T2iVerw", None),
+    "mvp": ("pfcvr.pipeline.sources.mvp:Mvp", None),
+    "pfcvr": ("pfcvr.pipeline.sources.pfcvr_set:PfcvrSet", None),
     "reid-json": ("pfcvr.pipeline.sources.reid_json:ReidJson", None),
+    "folder": ("pfcvr.pipeline.sources.folder:Folder", None),
 }
-"""Layouts by name, in the order in which ``--format auto`` tries them."""
+"""Layouts by name."""
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+AUTO_RANKS = (frozenset(IMPORTERS) - {"reid-json", "folder"}, frozenset({"reid-json"}), frozenset({"folder"}))
+"""``--format auto`` believes a layout of its own before a captions file, and that before any tree of folders."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,7 @@ class SourceImage:
     color: str | None = None
     type: str | None = None
     model: str | None = None
+    source_split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -55,22 +72,36 @@ class Importer(Protocol):
     def recognise(self, source: Path) -> str | None:
         """What in ``source`` (a folder or a file) shows that it has this layout, in words, or None."""
 
-    def read(self, source: Path) -> SourceListing:
-        """List what ``source`` holds without opening a picture; raises SourceError where it is not this layout."""
+    def read(self, source: Path, unpacked: Path) -> SourceListing:
+        """List what ``source`` holds without opening a picture; raises SourceError where it is not this layout.
+
+        A source that keeps its pictures in other files than picture files is unpacked below ``unpacked``.
+        """
 
 
 def choose_importer(source: Path, name: str) -> tuple[str, Importer, str]:
-    """Name of the layout, its importer, and why it was chosen; raises SourceError where nothing is recognised."""
+    """Name of the layout, its importer, and why it was chosen.
+
+    Raises SourceError where nothing is recognised, or several layouts are.
+    """
+    if name == "pfcvr" and HUB_NAME.fullmatch(str(source)) and not source.exists():
+        return name, load_backend("format", IMPORTERS, name)(), "named by --format, a data set on the Hub"
     if not source.exists():
         raise SourceError(f"{source}: no such file or folder; give the root of a vehicle image collection")
+    if not is_plain_name(str(source.resolve())):
+        raise SourceError(f"{ascii(str(source))}: the path is not Unicode text; rename the folder")
     if name != "auto":
         return name, load_backend("format", IMPORTERS, name)(), "named by --format"
-    for candidate in IMPORTERS:
-        importer: Importer = load_backend("format", IMPORTERS, candidate)()
-        why = importer.recognise(source)
-        if why is not None:
-            return candidate, importer, why
+    for rank in AUTO_RANKS:
+        importers = {layout: load_backend("format", IMPORTERS, layout)() for layout in IMPORTERS if layout in rank}
+        reasons = {layout: importer.recognise(source) for layout, importer in importers.items()}
+        found = {layout: why for layout, why in reasons.items() if why is not None}
+        if len(found) > 1:
+            candidates = "; ".join(f"{layout}: {why}" for layout, why in found.items())
+            raise SourceError(f"{source}: several layouts fit ({candidates}); say which one it is with --format NAME")
+        for layout, why in found.items():
+            return layout, importers[layout], why
     raise SourceError(
-        f"{source}: no known layout here (looked for train_test_split/vehicle_info.txt, images/ with folders named by "
-        f"number, and a captions file that names images); say which it is with --format {'|'.join(IMPORTERS)}"
+        f"{source}: no known layout here (looked for the list files of known data sets, a captions file that names "
+        f"images, and folders of images); say which it is with --format {'|'.join(IMPORTERS)}"
     )

@@ -6,64 +6,74 @@ the captions stay where they are, for ``pfcvr-data caption --captioner import --
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pfcvr.errors import SourceError
-from pfcvr.files import sha256_file, sha256_json
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
 from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.image_names import clean_name
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.terms import read_terms, terms_files
+from pfcvr.pipeline.sources.image_table import ImageTable
+from pfcvr.pipeline.sources.published import published_counts
 from pfcvr.pipeline.sources.tree import is_plain_name
-from pfcvr.records import Rejected
+from pfcvr.records import Split
 
 SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 PATH_KEYS = ("file_path", "img_path", "filename")
 IDENTITY_KEYS = ("id", "vehicle_id")
-IMAGE_FOLDERS = ("", "imgs", "images")
+IMAGE_FOLDERS = ("", "imgs", "images", "image")
 EXPECTED = "a JSON list, JSON Lines, CSV or TSV file with file_path (img_path, filename), id and captions (caption)"
+
+
+SPLIT_NAMES: dict[str, Split] = {
+    **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "query": "test", "gallery": "test"},
+}
 
 
 class ReidJson:
     """Importer of a folder with one captions file, or of that file itself."""
 
+    layout = "reid-json"
+
     def recognise(self, source: Path) -> str | None:
         files = _candidates(source)
-        if len(files) != 1:
+        if len(files) != 1 or not self.is_own(files[0]):
             return None
         return f"{files[0].name} names images, identities and captions"
 
-    def read(self, source: Path) -> SourceListing:
+    def is_own(self, path: Path) -> bool:
+        """Whether the captions file ``path`` is one of this layout."""
+        return True
+
+    def read(self, source: Path, unpacked: Path) -> SourceListing:
         files = _candidates(source)
         if len(files) != 1:
             found = f"{len(files)} such files ({', '.join(path.name for path in files)})" if files else "no such file"
             raise SourceError(f"{source}: expected {EXPECTED}, found {found}; give the file itself as the source")
         (path,) = files
-        listing = _Listing(path)
-        root = path.resolve().parent
-        facts = {file.name: sha256_file(file) for file in [path, *terms_files(root)]}
-        return SourceListing(
-            root=root,
-            source=read_terms(root, "reid-json"),
-            content=sha256_json({"files": listing.sizes(), "texts": facts}),
-            total=len(listing.images) + len(listing.problems),
-            rows=listing.rows,
-            notes={
-                "captions_file": path.name,
-                "splits": dict(sorted(listing.splits.items())),
-                "list_membership": "splits as the file names them; pfcvr-data split draws the split of this data set",
-            },
-            surprises=(),
-            close=lambda: None,
-        )
+        rows = CaptionedImages(path)
+        notes: dict[str, Any] = {
+            "captions_file": path.name,
+            "splits": dict(sorted(rows.splits.items())),
+            "list_membership": "splits as the file names them; pfcvr-data split draws the split of this data set, or "
+            "takes these with --from-source",
+        }
+        surprises = [f"split '{name}' x {count}" for name, count in rows.unknown_splits().items()]
+        notes |= self.report(rows, surprises)
+        if self.layout == "reid-json":
+            notes["counts"] = published_counts(self.layout, rows.table.sizes(), path.name)
+        return rows.table.listing(self.layout, [path], notes, surprises)
+
+    def report(self, rows: "CaptionedImages", surprises: list[str]) -> dict[str, Any]:
+        """What else there is to say of this layout; may add to ``surprises`` and correct splits."""
+        return {}
 
 
 def _candidates(source: Path) -> list[Path]:
     """Files directly in ``source``, or ``source`` itself, with a usable row among their first ones."""
-    files = [source] if source.is_file() else sorted(source.glob("*"))
+    files = [source] if source.is_file() else [path for path in sorted(source.glob("*")) if is_plain_name(path.name)]
     return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file() and _is_usable(path)]
 
 
@@ -94,66 +104,48 @@ def _known(row: CaptionRow, key: str) -> str | None:
     return plain_text(str(value)) or None if isinstance(value, str | int) else None
 
 
-class _Listing:
-    """The images a captions file names, by path, in the order of the file."""
+def image_place(root: Path, row: CaptionRow) -> str | None:
+    """Path of the image that ``row`` describes, below the image folder that holds it; as it stands where none does."""
+    named = _image_path(row)
+    if named is None:
+        return None
+    places = (f"{folder}/{named}" if folder else named for folder in IMAGE_FOLDERS)
+    return next((place for place in places if os.path.lexists(root / place)), named)
+
+
+class CaptionedImages:
+    """The images a captions file names, in the order of the file. ``splits`` counts them by the split as written."""
 
     def __init__(self, path: Path) -> None:
-        self._root = path.resolve().parent
-        self.images: dict[str, SourceImage] = {}
-        self.problems: dict[str, Rejected] = {}
+        self.path, self.root = path, path.resolve().parent
+        self.table = ImageTable(self.root)
         self.splits: Counter[str] = Counter()
-        self._paths: dict[str, str] = {}
         for row in read_caption_rows(path):
             if isinstance(row, MalformedRow):
-                self._refuse(row.place, "malformed_line", row.detail)
+                self.table.refuse(row.place, "malformed_line", row.detail)
             else:
                 self._add(row)
+
+    def unknown_splits(self) -> dict[str, int]:
+        """Names of splits that are none, and how many images carry each."""
+        return {name: count for name, count in self.splits.items() if name not in (*SPLIT_NAMES, "none")}
 
     def _add(self, row: CaptionRow) -> None:
         named, identity = _image_path(row), _identity(row)
         if named is None or not is_plain_name(named) or not PurePosixPath(named).stem:
-            self._refuse(row.place, "malformed_line", f"no usable path under {', '.join(PATH_KEYS)}")
+            self.table.refuse(row.place, "malformed_line", f"no usable path under {', '.join(PATH_KEYS)}")
             return
         if identity is None or not is_plain_name(identity) or "/" in identity:
-            self._refuse(row.place, "no_identity", f"{named} has no id that is text without '/' or a whole number")
+            detail = f"{named} has no id that is text without '/' or a whole number"
+            self.table.refuse(row.place, "no_identity", detail)
             return
-        path = self._placed(named)
+        path = image_place(self.root, row) or named
+        value = row.values.get("split")
+        split = plain_text(value).lower() if isinstance(value, str) else "none"
+        known: dict[str, Any] = {key: _known(row, key) for key in ("camera_id", "timestamp", "color", "type", "model")}
         image_id = f"{identity}/{PurePosixPath(path).stem}"
-        before = self.images.get(path)
-        if before is not None:
-            # One row a caption: the same image again is no surprise, another identity for it is.
-            if before.image_id != image_id:
-                self._refuse(row.place, "conflicting_line", f"{path} already belongs to {before.vehicle_id}")
-            return
-        if image_id in self._paths:
-            detail = f"{path}: {image_id} is already taken by {self._paths[image_id]}"
-            self._refuse(row.place, "duplicate_image_id", detail)
-            return
-        self._paths[image_id] = path
-        known = {key: _known(row, key) for key in ("camera_id", "timestamp", "color", "type", "model")}
-        self.images[path] = SourceImage(image_id, identity, path, **known)
-        split = row.values.get("split")
-        self.splits[split.strip().lower() if isinstance(split, str) else "none"] += 1
-
-    def _placed(self, named: str) -> str:
-        """``named`` below the image folder that holds it; as it stands where none does."""
-        places = (f"{folder}/{named}" if folder else named for folder in IMAGE_FOLDERS)
-        return next((place for place in places if os.path.lexists(self._root / place)), named)
-
-    def _refuse(self, subject: str, reason: str, detail: str) -> None:
-        self.problems.setdefault(subject, Rejected(stage="import", subject=subject, reason=reason, detail=detail))
-
-    def rows(self) -> Iterator[SourceImage | Rejected]:
-        yield from self.images.values()
-        yield from self.problems.values()
-
-    def sizes(self) -> list[tuple[str, Any]]:
-        """Every path with the size of its file in bytes, None where there is none."""
-        return [(path, _size(self._root / path)) for path in sorted(self.images)]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+        image = SourceImage(image_id, identity, path, **known, source_split=SPLIT_NAMES.get(split))
+        # One row a caption: the same image again is no surprise, another identity for it is.
+        is_new = not self.table.has_image(path)
+        if self.table.add(image, row.place) and is_new:
+            self.splits[split] += 1

@@ -11,7 +11,28 @@ VERI_WILD_TERMS = (
     "VERI-Wild is lent for non-commercial research and education; whoever receives it may not hand the images on or "
     "publish them, and access can be withdrawn. Annotations may name its images; the pixels stay with their owners."
 )
-KNOWN_TERMS = {"veri-wild": ("non-commercial research, no redistribution", VERI_WILD_TERMS)}
+RESEARCH_ONLY = "research use only, no redistribution of images"
+OF_VERI = "Its pixels come from VeRi-776, lent for research only and not to be distributed."
+OF_VERI_WILD = "Its pixels come from VERI-Wild, lent for non-commercial research and not to be handed on."
+KNOWN_TERMS = {
+    "veri-wild": ("non-commercial research, no redistribution", VERI_WILD_TERMS),
+    "veri-wild-2": ("non-commercial research, no redistribution", VERI_WILD_TERMS),
+    "veri-776": (
+        RESEARCH_ONLY,
+        "VeRi-776 is sent on request for research only; it may not be distributed or used commercially.",
+    ),
+    "vehicleid": (RESEARCH_ONLY, "VehicleID is for research only."),
+    "vric": (RESEARCH_ONLY, "VRIC is for research only; the rights in its pixels stay with the owners of UA-DETRAC."),
+    "t2i-veri": (
+        RESEARCH_ONLY,
+        f"T2I-VeRI has a research-only licence that asks for attribution (MMIC Group, 2025). {OF_VERI}",
+    ),
+    "t2i-verw": ("data terms not stated, treated as research only", f"T2I-VeRW states no data terms. {OF_VERI_WILD}"),
+    "mvp": (
+        "annotations to be cited, images with their owners",
+        "MVP ships annotations alone; its images stay with the owners of VERI-Wild, VeRi-776 and AI City.",
+    ),
+}
 
 
 def read_terms(root: Path, layout: str) -> Source:

@@ -7,6 +7,7 @@ from typing import Any
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.pipeline.sources import SourceListing
+from pfcvr.pipeline.sources.published import published_counts
 from pfcvr.pipeline.sources.terms import read_terms, terms_files
 from pfcvr.pipeline.sources.text_lines import text_encoding
 from pfcvr.pipeline.sources.tree import walk_images
@@ -26,6 +27,8 @@ class VeriWild:
     def recognise(self, source: Path) -> str | None:
         if not source.is_dir():
             return None
+        if (source / "attribute").is_dir() or any((source / LIST_FOLDER).glob("test_list_*.txt")):
+            return None
         files = _text_files(source)
         if files:
             return f"found {files[0].relative_to(source).as_posix()}"
@@ -34,7 +37,7 @@ class VeriWild:
                 return f"found {folder.name}/ with folders named by number"
         return None
 
-    def read(self, source: Path) -> SourceListing:
+    def read(self, source: Path, unpacked: Path) -> SourceListing:
         if not source.is_dir():
             raise SourceError(f"{source}: not a folder; give the VERI-Wild folder that holds images/")
         root = source.resolve()
@@ -100,6 +103,7 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         for column, known in (("color", COLORS), ("type", TYPES))
     }
     cameras = {**index.value_counts("list_camera"), **index.value_counts("camera")}
+    models = index.value_counts("model")
     stray, examples = index.stray_files(EXAMPLES)
     overlaps = _overlaps(index)
     notes: dict[str, Any] = {
@@ -107,6 +111,8 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         "unknown_values": {column: values for column, values in unknown.items() if values},
         "cameras": {"distinct": len(cameras), "examples": sorted(cameras)[:EXAMPLES]},
         "time_patterns": index.time_patterns(EXAMPLES),
+        "models": {"distinct": len(models), "examples": sorted(models)[:EXAMPLES]},
+        "counts": published_counts("veri-wild", _sizes(index)),
         "lists": {name: {"images": n, "vehicles": v} for name, (n, v) in index.list_sizes().items()},
         "list_overlaps": overlaps,
         "list_membership": MEMBERSHIP,
@@ -121,6 +127,16 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         if notes[key]:
             surprises.append(f"{key.replace('_', ' ')} x {notes[key]}")
     return notes, surprises
+
+
+def _sizes(index: VeriWildIndex) -> dict[str, tuple[int, int]]:
+    """Images and vehicles that are there, and those that each list names, under the name of the list's purpose."""
+    sizes = {"all": index.size()}
+    for name, size in index.list_sizes().items():
+        part = name.rpartition("/")[2].removesuffix(".txt").replace("_id", "")
+        if not name.endswith(INFO_NAME):
+            sizes["train" if part.startswith("train") else part] = size
+    return sizes
 
 
 def _overlaps(index: VeriWildIndex) -> dict[str, int]:

@@ -115,6 +115,12 @@ class VeriWildIndex:
         """Number of rows of ``what``, a table or a subquery of this module."""
         return int(self._db.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
 
+    def size(self) -> tuple[int, int]:
+        """Images that are there, and their vehicles."""
+        vehicles = "count(DISTINCT substr(image_id, 1, instr(image_id, '/') - 1))"
+        images, distinct = self._db.execute(f"SELECT count(*), {vehicles} FROM good").fetchone()
+        return images, distinct
+
     def stray_files(self, limit: int) -> tuple[int, list[str]]:
         """Pictures that belong to no vehicle and lie outside the image folders: how many, and the first ones."""
         stray = "FROM file WHERE image_id IS NULL AND NOT in_images AND path NOT IN (SELECT subject FROM problem)"

@@ -33,7 +33,7 @@ class Intake:
 
     def pictures(self, *image_ids: str) -> None:
         for number, image_id in enumerate(image_ids):
-            self.picture(f"images/{image_id}.jpg", color=f"rgb({number % 256}, 90, 40)")
+            self.picture(f"images/{image_id}.jpg", color=f"rgb({number * 29 % 256}, {number * 53 % 251}, 40)")
 
     def write(self, path: str, content: str | bytes) -> Path:
         file = self.root / path

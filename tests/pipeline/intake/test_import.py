@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pfcvr.config import ImportConfig
 from pfcvr.errors import NothingKept, SealedError, SourceError
+from pfcvr.pipeline import file_facts, import_
 from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
 
 HEADER = "id/image;Camera ID;Time;Model;Type;Color"
 FIRST = "00001/000001;23;2018-03-05 08:12:44;Volkswagen Passat;sedan;white"
@@ -261,29 +264,50 @@ def test_strict_refuses_a_damaged_picture_and_names_it(three) -> None:
         assert three.workspace.manifest("import") is None
 
 
-def test_the_same_import_again_does_nothing_and_a_changed_source_is_refused(three) -> None:
+def test_importing_again_reads_only_what_is_new(three, monkeypatch: pytest.MonkeyPatch) -> None:
     three.info(HEADER, FIRST)
-    first = three.run_import()
-    again = three.run_import()
-    assert (first.already_done, again.already_done) == (False, True)
+    assert (three.run_import().already_done, three.run_import().already_done) == (False, True)
+    opened: list[str] = []
+    real = file_facts.inspect_image
+    monkeypatch.setattr(file_facts, "inspect_image", lambda path: opened.append(path.name) or real(path))
     three.picture("images/00012/000012.jpg")
-    with pytest.raises(SealedError, match=r"already made from other inputs: listing .*--overwrite"):
-        three.run_import()
+    three.info(HEADER, FIRST, THIRD)
+    summary = three.run_import()
+    assert opened == ["000012.jpg"]
+    assert (summary.kept, three.images()["00012/000011"].type) == (4, "SUV")
+    assert summary.notes["since_last_import"] == {"added": 1, "changed": 0, "vanished": 0, "examples": []}
+    assert "since the last import: 1 images added, 0 changed, 0 gone" in import_.report(summary)
 
 
-def test_an_image_of_another_size_counts_as_a_changed_source(three) -> None:
+def test_importing_a_grown_source_again_seals_the_bytes_of_a_first_import(three, tmp_path: Path) -> None:
     three.run_import()
-    three.picture("images/00001/000001.jpg", size=(640, 480))
-    with pytest.raises(SealedError, match="listing"):
-        three.run_import()
+    three.picture("images/00012/000012.jpg", color="red")
+    three.picture("images/00001/000001.jpg", color="lime", size=(64, 48))
+    summary = three.run_import()
+    assert summary.notes["since_last_import"]["changed"] == 1
+    fresh = Workspace(tmp_path / "fresh", create=True)
+    import_.run(fresh, ImportConfig(source=three.root), RunOptions(quiet=True))
+    sealed = ("part-00000.jsonl", "rejected.jsonl", "manifest.json")
+    for name in sealed:
+        assert (three.workspace.folder("import") / name).read_bytes() == (fresh.folder("import") / name).read_bytes()
 
 
-def test_other_text_in_a_list_counts_as_a_changed_source(three) -> None:
-    three.info(HEADER, FIRST)
+def test_images_that_are_gone_are_dropped_only_when_asked(three) -> None:
     three.run_import()
-    three.info(HEADER, FIRST.replace("white", "black"))
-    with pytest.raises(SealedError, match="listing"):
+    (three.root / "images/00012/000011.jpg").unlink()
+    with pytest.raises(SealedError, match=r"1 images of the last import are gone, such as 00012/000011; .*--overwrite"):
         three.run_import()
+    assert len(three.images()) == 3
+    summary = three.run_import(RunOptions(overwrite=True, quiet=True))
+    assert list(three.images()) == ["00001/000001", "00001/000002"]
+    assert summary.notes["since_last_import"]["examples"] == ["00012/000011"]
+
+
+def test_a_damaged_list_of_read_files_only_costs_reading_again(three) -> None:
+    three.run_import()
+    (three.workspace.folder("import") / "files.sqlite").write_bytes(b"no database " * 400)
+    three.picture("images/00012/000012.jpg", color="red")
+    assert three.run_import().kept == 4
 
 
 def test_terms_come_from_source_json_then_a_licence_file_then_the_layout(three, tmp_path: Path, new_intake) -> None:
@@ -330,7 +354,7 @@ def test_a_damaged_source_json_is_one_sentence(three, content: str, sentence: st
 
 def test_a_folder_of_nothing_known_is_refused_with_what_was_looked_for(intake) -> None:
     intake.write("notes.txt", "hello")
-    with pytest.raises(SourceError, match=r"no known layout here \(looked for .*--format veri-wild\|reid-json"):
+    with pytest.raises(SourceError, match=r"no known layout here \(looked for .*--format veri-wild\|veri-wild-2\|"):
         intake.run_import()
 
 

@@ -1,0 +1,101 @@
+"""T2I-VeRI and the released T2I-VeRW: one JSON list that names images, captions, split and per-image part files.
+
+Reference: formats, sections 3 and 4. Both come in the form that the released PFCVR code reads; T2I-VeRI also in its
+first form, without parts.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
+from pfcvr.pipeline.images import UnreadableImage, path_inside
+from pfcvr.pipeline.sources.image_table import stem_of
+from pfcvr.pipeline.sources.reid_json import CaptionedImages, ReidJson
+
+NAME_OF_VERI = re.compile(r"t2i[-_ ]?veri(?![-_]?(new|wild))", re.IGNORECASE)
+VERI_FILE = "refixid"
+PART_KEYS = ("boxes", "mask")
+SAMPLED = 200
+
+
+class T2iVerw(ReidJson):
+    """Importer of the released T2I-VeRW. ``boxes`` and ``mask`` are read by ``parts --detector import``."""
+
+    layout = "t2i-verw"
+
+    def is_own(self, path: Path) -> bool:
+        return VERI_FILE not in path.name.lower() and _has_parts(path)
+
+    def report(self, rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
+        """The released loader tests on ``val`` where no row is ``test``; and what only a real copy can tell."""
+        sizes = rows.table.sizes()
+        renamed = "val" in sizes and "test" not in sizes
+        if renamed:
+            rows.table.rename_split("val", "test")
+        return {"val_is_test": renamed, "part_files": _sample_part_files(rows), "image_names": _name_patterns(rows)}
+
+
+class T2iVeri(T2iVerw):
+    """Importer of T2I-VeRI."""
+
+    layout = "t2i-veri"
+
+    def is_own(self, path: Path) -> bool:
+        if VERI_FILE in path.name.lower():
+            return True
+        named = NAME_OF_VERI.search(path.name) or NAME_OF_VERI.search(path.resolve().parent.name)
+        return bool(named) and not _has_parts(path)
+
+
+def part_file(row: CaptionRow) -> str | None:
+    """Path of the row's part file, with forward slashes."""
+    value = row.values.get("boxes")
+    return value.strip().replace("\\", "/") if isinstance(value, str) and value.strip() else None
+
+
+def _has_parts(path: Path) -> bool:
+    first = next((row for row in read_caption_rows(path) if isinstance(row, CaptionRow)), None)
+    return first is not None and any(key in first.values for key in PART_KEYS)
+
+
+def _name_patterns(rows: CaptionedImages) -> dict[str, int]:
+    """The shapes of the image names, every run of digits written as 9, commonest first."""
+    shapes = Counter(re.sub(r"\d+", "9", stem_of(path)) for path in rows.table.image_paths())
+    return dict(shapes.most_common(5))
+
+
+def _sample_part_files(rows: CaptionedImages) -> dict[str, Any]:
+    """Keys, categories and cell values of the first part files, since no description of them is complete."""
+    keys, categories, cells, read, missing = Counter[str](), Counter[str](), Counter[str](), 0, 0
+    for row in read_caption_rows(rows.path):
+        name = part_file(row) if isinstance(row, CaptionRow) else None
+        if name is None:
+            continue
+        try:
+            entries = json.loads(path_inside(rows.root, name).read_bytes())
+        except (UnreadableImage, OSError, ValueError, RecursionError):
+            missing += 1
+            entries = []
+        read += 1
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict):
+                keys.update(entry.keys())
+                categories[str(entry.get("category"))] += 1
+                cells.update(repr(value) for value in set(map(_hashable, _flat(entry.get("mask")))))
+        if read == SAMPLED:
+            break
+    found = {"keys": keys, "categories": categories, "cell_values": cells}
+    return {"read": read, "unreadable": missing} | {name: dict(count.most_common(20)) for name, count in found.items()}
+
+
+def _flat(mask: Any) -> list[Any]:
+    if not isinstance(mask, list):
+        return []
+    return [cell for row in mask for cell in (row if isinstance(row, list) else [row])]
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, int | float | str | None) else type(value).__name__
