@@ -121,6 +121,9 @@ class PartInstance(Record):
 class PatchGrid(Record):
     """Which patches each part covers, and the rule that decided it.
 
+    Rule ``given``: the cells came with the annotations; where those had nothing else, masks are the cells drawn on the
+    pixels.
+
     ``cells`` maps a part to its rows x cols bits, row-major, packed eight to a byte, as hexadecimal text.
     A part without a cell is absent. Rule ``stretch-coverage``: see ``geometry.coverage_grid``.
     """
@@ -128,7 +131,7 @@ class PatchGrid(Record):
     rows: int = Field(ge=1)
     cols: int = Field(ge=1)
     coverage: float
-    rule: Literal["stretch-coverage"] = "stretch-coverage"
+    rule: Literal["stretch-coverage", "given"] = "stretch-coverage"
     cells: dict[Part, str]
 
 
@@ -151,7 +154,7 @@ class ImageParts(ImageKeyed):
     origin: PartsOrigin
 
 
-EditForm = Literal["captions", "coco", "label-studio", "cvat", "review"]
+EditForm = Literal["captions", "coco", "label-studio", "cvat"]
 
 
 class HumanOrigin(Record):

@@ -17,7 +17,7 @@ from pfcvr.jsonl import read_records
 from pfcvr.records import ImageKeyed, ImageRecord, Record, Rejected, Selected, Source
 
 WORKSPACE_VERSION = 1
-STAGES = ("import", "select", "caption", "parts", "split")
+STAGES = ("import", "select", "caption", "parts", "merge", "split")
 BEGINNING = frozenset({".lock", ".workspace.json.partial"})
 """All that a kill while a workspace is made can leave in its folder."""
 

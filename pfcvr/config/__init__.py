@@ -18,6 +18,7 @@ from pfcvr.config.data import (
     GridConfig,
     ImageInputConfig,
     ImportConfig,
+    MergeConfig,
     PartsConfig,
     PartsDetector,
     SelectConfig,
@@ -45,6 +46,7 @@ from pfcvr.config.model import (
     TrainConfig,
 )
 from pfcvr.config.outputs import ExportConfig, RebuildConfig
+from pfcvr.config.publishing import PushDataConfig, PushModelConfig
 from pfcvr.config.studies import AblateConfig, CompareConfig
 from pfcvr.config.variants import SWITCHES, Switch, Variant, variant_values
 
@@ -67,6 +69,7 @@ __all__ = [
     "ImportConfig",
     "IndexConfig",
     "LossWeights",
+    "MergeConfig",
     "Method",
     "ModelConfig",
     "OptimizerConfig",
@@ -74,6 +77,8 @@ __all__ = [
     "PartsDetector",
     "ProbeConfig",
     "Protocol",
+    "PushDataConfig",
+    "PushModelConfig",
     "RebuildConfig",
     "Recipe",
     "ResampledUnit",

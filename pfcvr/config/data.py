@@ -192,11 +192,15 @@ class MergeConfig(Settings):
 
 
 class SplitConfig(Settings):
-    """Identity-disjoint split: ``ratio`` of the images to train + val, ``val`` of the train identities to val."""
+    """Identity-disjoint split: ``ratio`` of the images to train + val, ``val`` of the train identities to val.
+
+    ``from_source`` takes the split that the source gives every image instead, and nothing is drawn.
+    """
 
     ratio: float = Field(0.7, gt=0, lt=1)  # paper, section IV: 7:3
     val: float = Field(0.1, ge=0, lt=1)  # ours: the paper has no validation set of its own
     seed: int = 0
+    from_source: bool = False
 
 
 class CheckConfig(Settings):

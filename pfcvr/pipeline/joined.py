@@ -6,8 +6,23 @@ from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
 
-from pfcvr.records import Caption, ImageParts, ImageRecord, Split, VehicleSplit
+from pfcvr import geometry
+from pfcvr.config import GridConfig
+from pfcvr.records import (
+    Caption,
+    CaptionOrigin,
+    HumanCaption,
+    HumanEdit,
+    HumanParts,
+    ImageParts,
+    ImageRecord,
+    PartsOrigin,
+    Split,
+    VehicleSplit,
+)
 from pfcvr.store import Workspace, left_join
+
+PEOPLE = "people"
 
 
 class PixelsUnavailable(Exception):
@@ -20,12 +35,17 @@ class PixelsUnavailable(Exception):
 
 @dataclass(frozen=True)
 class JoinedImage:
-    """One image with what each stage says about it; None where a stage has no row, or was not run."""
+    """One image with what each stage says about it; None where a stage has no row, or was not run.
+
+    ``caption`` and ``parts`` are those of people where they said something, else those of the stages; ``human`` is what
+    people said, with who and when.
+    """
 
     image: ImageRecord
     caption: Caption | None
     parts: ImageParts | None
     split: Split | None
+    human: HumanEdit | None = None
 
 
 def joined_images(workspace: Workspace) -> Iterator[JoinedImage]:
@@ -35,11 +55,43 @@ def joined_images(workspace: Workspace) -> Iterator[JoinedImage]:
         splits = {row.vehicle_id: row.split for row in workspace.records("split", VehicleSplit)}
     captions = workspace.records("caption", Caption) if workspace.manifest("caption") else iter(())
     parts = workspace.records("parts", ImageParts) if workspace.manifest("parts") else iter(())
-    images, same_images = tee(workspace.images())
-    with_captions = left_join(images, captions)
-    with_parts = left_join(same_images, parts)
-    for (image, caption), (_, image_parts) in zip(with_captions, with_parts, strict=True):
-        yield JoinedImage(image, caption, image_parts, splits.get(image.vehicle_id))
+    edits = workspace.records("merge", HumanEdit) if workspace.manifest("merge") else iter(())
+    grid = grid_recipe(workspace)
+    for_captions, for_parts, for_edits = tee(workspace.images(), 3)
+    joined = zip(
+        left_join(for_captions, captions), left_join(for_parts, parts), left_join(for_edits, edits), strict=True
+    )
+    for (image, caption), (_, image_parts), (_, edit) in joined:
+        split = splits.get(image.vehicle_id)
+        human = edit if edit is not None and edit.image_sha256 == image.sha256 else None
+        if human is not None and human.caption is not None:
+            caption = _caption_of_people(human.image_id, human.caption, caption)
+        if human is not None and human.parts is not None:
+            image_parts = _parts_of_people(image, human.parts, grid)
+        yield JoinedImage(image, caption, image_parts, split, human)
+
+
+def grid_recipe(workspace: Workspace) -> GridConfig:
+    """How parts are laid on the patch grid: as the stage ``parts`` does it, where it was run."""
+    manifest = workspace.manifest("parts")
+    return GridConfig() if manifest is None else GridConfig.model_validate(manifest.settings.get("grid", {}))
+
+
+def _caption_of_people(image_id: str, edit: HumanCaption, machine: Caption | None) -> Caption:
+    """Their sentences; the attributes stay those of the captioner, which people are not asked for."""
+    origin = CaptionOrigin(captioner=PEOPLE, file=edit.origin.file, file_sha256=edit.origin.file_sha256)
+    attributes = machine.attributes if machine is not None else {}
+    return Caption(
+        image_id=image_id, texts=edit.texts, part_texts=edit.part_texts, attributes=attributes, origin=origin
+    )
+
+
+def _parts_of_people(image: ImageRecord, edit: HumanParts, grid: GridConfig) -> ImageParts:
+    size = image.height, image.width
+    cells = geometry.patch_grid(edit.instances, size, grid.rows, grid.cols, grid.coverage)
+    return ImageParts(
+        image_id=image.image_id, instances=edit.instances, grid=cells, origin=PartsOrigin(detector=PEOPLE)
+    )
 
 
 class PixelFiles:

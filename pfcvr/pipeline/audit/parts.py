@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pfcvr.pipeline.audit import Finding, Tally
-from pfcvr.pipeline.joined import JoinedImage
+from pfcvr.pipeline.joined import PEOPLE, JoinedImage
 from pfcvr.records import PARTS, Part
 
 LOWEST_COVERAGE = 0.1
+WITHOUT_MODEL = frozenset({"import", PEOPLE})
 
 
 class PartsAudit:
@@ -30,7 +31,11 @@ class PartsAudit:
                 self._train_without.add(joined.image.image_id)
         if joined.parts is not None:
             origin = joined.parts.origin
-            if origin.detector != "import" and origin.detector_model is None and origin.segmenter_model is None:
+            if (
+                origin.detector not in WITHOUT_MODEL
+                and origin.detector_model is None
+                and origin.segmenter_model is None
+            ):
                 self._no_origin.add(joined.image.image_id)
 
     def findings(self) -> Iterator[Finding]:
