@@ -118,7 +118,9 @@ def caption(
             "this process)."
         ),
     ] = "template",
-    captions: Annotated[Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images; none: the one imported with them.")
+    ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
     ] = None,
@@ -173,7 +175,9 @@ def parts(
     segmenter: Annotated[
         str, typer.Option(help="auto (what fits the detector), none (boxes alone), sam, segment-anything or sam3.")
     ] = "auto",
-    annotations: Annotated[Path | None, typer.Option(help="COCO file: polygons, RLE, or boxes alone.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO file, or a folder of MVP masks; none: those of the source.")
+    ] = None,
     detector_model: Annotated[str | None, typer.Option(help="Weights: a name on the Hub, or a path.")] = None,
     segmenter_model: Annotated[str | None, typer.Option(help="Weights: a name on the Hub, or a path.")] = None,
     phrases: Annotated[Path | None, typer.Option(help="TOML file of phrases and thresholds; none: ours.")] = None,
@@ -226,6 +230,9 @@ def split(
     workspace: WorkspaceDir,
     ratio: Annotated[float, typer.Option(help="Share of the images that goes to train and val.")] = 0.7,
     val: Annotated[float, typer.Option(help="Share of the train identities carved out for validation.")] = 0.1,
+    from_source: Annotated[
+        bool, typer.Option("--from-source", help="Take the split that the source gives; nothing is drawn.")
+    ] = False,
     seed: SeedNumber = 0,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
@@ -235,7 +242,8 @@ def split(
 
     Example: pfcvr-data split -w work --ratio 0.7 --seed 1
     """
-    config = settings.parse(settings.SplitConfig, {"ratio": ratio, "val": val, "seed": seed}, "pfcvr-data split")
+    values = {"ratio": ratio, "val": val, "seed": seed, "from_source": from_source}
+    config = settings.parse(settings.SplitConfig, values, "pfcvr-data split")
     run_and_print("split", Workspace(workspace), config, RunOptions(overwrite), as_json)
 
 

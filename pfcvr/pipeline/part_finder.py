@@ -114,7 +114,7 @@ class PartFinder:
             return found
         grid = self._config.grid
         instances = flagged(found, picture.size)
-        cells = geometry.patch_grid(instances, picture.size, grid.rows, grid.cols, grid.coverage)
+        cells = found.grid or geometry.patch_grid(instances, picture.size, grid.rows, grid.cols, grid.coverage)
         return ImageParts(image_id=picture.record.image_id, instances=instances, grid=cells, origin=self._origin)
 
 

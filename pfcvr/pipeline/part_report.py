@@ -88,10 +88,13 @@ def camera_view(image: ImageRecord) -> str | None:
 def part_notes(images: Iterable[tuple[ImageRecord, ImageParts | None]], grid: GridConfig) -> dict[str, Any]:
     """The notes of the stage: the grid's rule and the tally, views being cameras."""
     tally = PartTally()
+    rules: Counter[str] = Counter()
     for image, parts in images:
         if parts is not None:
             tally.look_at(image.image_id, parts, camera_view(image))
-    return {"grid": {"rule": "stretch-coverage", **grid.model_dump()}, **tally.as_dict()}
+            rules[parts.grid.rule] += 1
+    rule = " and ".join(sorted(rules)) or "stretch-coverage"
+    return {"grid": {"rule": rule, **grid.model_dump()}, **tally.as_dict()}
 
 
 def report_text(notes: Mapping[str, Any]) -> str:

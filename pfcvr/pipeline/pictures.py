@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from pfcvr.pipeline.images import open_rgb
-from pfcvr.records import BoxXyxy, ImageRecord, PartInstance
+from pfcvr.records import BoxXyxy, ImageRecord, PartInstance, PatchGrid
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Found:
-    """The part instances of one picture, and the box of the vehicle itself where somebody looked for it."""
+    """The part instances of one picture; the box of the vehicle itself where somebody looked for it.
+
+    ``grid`` is a patch grid that came with them, to be kept as it is.
+    """
 
     instances: tuple[PartInstance, ...] = ()
     vehicle: BoxXyxy | None = None
+    grid: PatchGrid | None = None

@@ -25,7 +25,7 @@ def run(workspace: Workspace, config: SplitConfig, options: RunOptions) -> Stage
             f"{workspace.root}: a split needs at least two vehicles, one for train and one for test, and there "
             f"{'is one' if images else 'is none'}; import or select more vehicles"
         )
-    splits = split_vehicles(images, config)
+    splits = splits_of_source(workspace) if config.from_source else split_vehicles(images, config)
 
     def work(vehicle_id: str) -> VehicleSplit:
         return VehicleSplit(vehicle_id=vehicle_id, split=splits[vehicle_id], images=images[vehicle_id])
@@ -42,6 +42,28 @@ def run(workspace: Workspace, config: SplitConfig, options: RunOptions) -> Stage
         notes=lambda: _notes(images, splits),
     )
     return run_stage(workspace, plan, options)
+
+
+def splits_of_source(workspace: Workspace) -> dict[str, Split]:
+    """The split that the source gives each vehicle; an image without one follows its vehicle.
+
+    Raises WorkspaceError for a vehicle in several splits or in none: both would make the figures of a test set wrong.
+    """
+    found: dict[str, set[Split]] = {}
+    for image in workspace.images():
+        own = found.setdefault(image.vehicle_id, set())
+        if image.source_split is not None:
+            own.add(image.source_split)
+    for kind, wrong in (
+        ("in several splits", sorted(vehicle_id for vehicle_id, own in found.items() if len(own) > 1)),
+        ("in none", sorted(vehicle_id for vehicle_id, own in found.items() if not own)),
+    ):
+        if wrong:
+            raise WorkspaceError(
+                f"{workspace.root}: the source puts {len(wrong)} vehicles {kind}, such as {', '.join(wrong[:5])}; "
+                "split without --from-source, or leave those vehicles out with pfcvr-data select --list"
+            )
+    return {vehicle_id: next(iter(own)) for vehicle_id, own in found.items()}
 
 
 def split_vehicles(images: dict[str, int], config: SplitConfig) -> dict[str, Split]:

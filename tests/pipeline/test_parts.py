@@ -267,7 +267,7 @@ def test_file_that_is_no_coco_file_is_refused_in_one_sentence(cars, tmp_path, co
 def test_missing_file_is_refused_and_so_is_none_at_all(cars, tmp_path) -> None:
     with pytest.raises(SourceError, match="there is no such annotation file; check --annotations"):
         run_parts(cars, tmp_path / "nowhere.json")
-    with pytest.raises(SourceError, match="is a folder; give the COCO file itself"):
+    with pytest.raises(SourceError, match="is a folder without a part mask .* or the COCO file itself"):
         run_parts(cars, tmp_path)
     with pytest.raises(UsageError, match="needs a COCO file; give it with --annotations FILE"):
         parts.run(cars.workspace, PartsConfig(), QUIET)

@@ -13,14 +13,14 @@ from pfcvr.files import sha256_file
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
 from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
-from pfcvr.records import PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
+from pfcvr.records import ATTRIBUTES, PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 PAGE_ROWS = 500
 DETAIL_CHARACTERS = 500
 TABLES = """
-CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, PRIMARY KEY (image_id, number));
+CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT, PRIMARY KEY (image_id, number));
 CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
 """
 
@@ -33,9 +33,7 @@ class ImportCaptioner(ReadyCaptions):
     workers = 1
 
     def __init__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> None:
-        if config.captions is None:
-            raise UsageError("captioner 'import' needs the captions file; give it with --captions FILE")
-        path = config.captions
+        path = config.captions or _file_of_source(workspace)
         rows = read_caption_rows(path)
         names = ImageNames((name for row in rows for name in _names(row)), workspace.records("import", ImageRecord))
         sha256 = sha256_file(path)
@@ -52,18 +50,21 @@ class ImportCaptioner(ReadyCaptions):
 
     def caption(self, image: ImageRecord) -> Caption | Rejected:
         """All good texts of the file's rows for ``image``, in the file's order."""
-        query = "SELECT texts, part_texts FROM text WHERE image_id = ? ORDER BY number"
+        query = "SELECT texts, part_texts, attributes FROM text WHERE image_id = ? ORDER BY number"
         with self._lock:
             found = self._db.execute(query, (image.image_id,)).fetchall()
         texts: list[str] = []
         part_texts: dict[Any, str] = {}
-        for row_texts, row_part_texts in found:
+        attributes: dict[Any, str] = {}
+        for row_texts, row_part_texts, row_attributes in found:
             texts += json.loads(row_texts)
+            attributes = json.loads(row_attributes) | attributes
             part_texts = json.loads(row_part_texts) | part_texts
         if not texts:
             detail = f"{self._origin.file} holds no usable caption for this image"
             return Rejected(stage="caption", subject=image.image_id, reason="no_caption", detail=detail)
-        return Caption(image_id=image.image_id, texts=tuple(texts), part_texts=part_texts, origin=self._origin)
+        known: dict[str, Any] = {"texts": tuple(texts), "part_texts": part_texts, "attributes": attributes}
+        return Caption(image_id=image.image_id, **known, origin=self._origin)
 
     def rejected(self) -> Iterator[Rejected]:
         """One row per line of the file that names no image of the workspace or holds a bad text."""
@@ -95,13 +96,25 @@ class ImportCaptioner(ReadyCaptions):
             texts, part_texts, problems = _texts(row)
             if problems:
                 self._refuse(row.place, problems[0][0], f"{image_id}: " + "; ".join(what for _, what in problems))
-            values = (image_id, number, json.dumps(texts), json.dumps(part_texts))
-            self._db.execute("INSERT INTO text VALUES (?, ?, ?, ?)", values)
+            values = (image_id, number, *map(json.dumps, (texts, part_texts, _attributes(row))))
+            self._db.execute("INSERT INTO text VALUES (?, ?, ?, ?, ?)", values)
 
     def _refuse(self, place: str, reason: str, detail: str) -> None:
         self._db.execute(
             "INSERT INTO problem VALUES (?, ?, ?)", (place, reason, plain_text(detail)[:DETAIL_CHARACTERS])
         )
+
+
+def _file_of_source(workspace: Workspace) -> Path:
+    """The captions file that the images were imported with; raises UsageError where there was none."""
+    notes = workspace.sealed("import").notes
+    roots = [source.root for source in workspace.sources().values()]
+    if "captions_file" not in notes or len(roots) != 1:
+        raise UsageError(
+            "captioner 'import' needs the captions file, since the source of this workspace brings none along; "
+            "give it with --captions FILE"
+        )
+    return Path(roots[0]) / str(notes["captions_file"])
 
 
 def _selected(workspace: Workspace) -> set[str] | None:
@@ -163,6 +176,14 @@ def _texts(row: CaptionRow) -> tuple[list[str], dict[str, str], list[tuple[str, 
             if kept:
                 part_texts[part] = kept[0]
     return texts, part_texts, problems
+
+
+def _attributes(row: CaptionRow) -> dict[str, str]:
+    """What the row says of color, type and viewpoint under ``attributes``; anything else there is not ours."""
+    stated = row.values.get("attributes")
+    known = stated.items() if isinstance(stated, dict) else ()
+    texts = {name: plain_text(value) for name, value in known if name in ATTRIBUTES and isinstance(value, str)}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _keep_or_note(value: Any, what: str, kept: list[str], problems: list[tuple[str, str]]) -> None:

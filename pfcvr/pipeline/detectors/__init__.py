@@ -51,7 +51,7 @@ class DetectorFactory(Protocol):
 
 
 DETECTORS: BackendTable = {
-    "import": ("pfcvr.pipeline.detectors.coco:CocoDetector", None),
+    "import": ("pfcvr.pipeline.detectors.given:known_parts", None),
     "grounding-dino": ("pfcvr.pipeline.detectors.grounding_dino:GroundingDinoDetector", "parts"),
     "groundingdino": ("pfcvr.pipeline.detectors.groundingdino:OriginalGroundingDinoDetector", None),
     "none": ("pfcvr.pipeline.detectors.none:NoDetector", None),

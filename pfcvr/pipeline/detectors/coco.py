@@ -36,7 +36,7 @@ class CocoDetector:
     Raises SourceError for a file that is missing, no JSON, lacks a list, or has nothing for any image.
     """
 
-    model = None
+    model: str | None = None
     reads_pixels = False
 
     def __init__(self, workspace: Workspace, config: PartsConfig) -> None:

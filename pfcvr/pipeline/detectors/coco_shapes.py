@@ -33,7 +33,7 @@ def instance_of(annotation: dict[str, Any], part: Part, height: int, width: int)
 
     The box is cut to the image; where it is missing or beside the mask, the mask's own box is taken.
     """
-    score = _score(annotation.get("score", 1.0))
+    score = score_of(annotation.get("score", 1.0))
     segmentation = annotation.get("segmentation")
     if not segmentation:
         box = _inside(_box(annotation.get("bbox")), height, width)
@@ -46,7 +46,8 @@ def instance_of(annotation: dict[str, Any], part: Part, height: int, width: int)
     return PartInstance(part=part, box_xyxy=box, score=score, mask=mask)
 
 
-def _score(value: Any) -> float:
+def score_of(value: Any) -> float:
+    """``value`` as a score in [0, 1]; raises BadAnnotation."""
     number = _number(value)
     if number is None or not 0 <= number <= 1:
         raise BadAnnotation("malformed_score", f"score {value!r} is not a number from 0 to 1")

@@ -111,10 +111,11 @@ def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO
         file.write_bytes(content)
     captions, parts = files
     spoken = {part: text for part, text in (row.get("part_texts") or {}).items() if text}
-    captions.write(json.dumps({"image_id": image_id, "captions": row.get("captions") or [], "part_texts": spoken}))
-    captions.write("\n")
-    parts.write(json.dumps({"image_id": image_id, "parts": row.get("parts"), "part_grid": row.get("part_grid")}))
-    parts.write("\n")
+    stated = {name: value for name, value in (row.get("attributes") or {}).items() if value}
+    said = {"captions": row.get("captions") or [], "part_texts": spoken, "attributes": stated}
+    captions.write(json.dumps({"image_id": image_id, **said}) + "\n")
+    found = {"parts": row.get("parts"), "part_grid": row.get("part_grid")}
+    parts.write(json.dumps({"image_id": image_id, **found}) + "\n")
 
 
 def _path_for(table: ImageTable, image_id: str, path: Any, content: bytes) -> str:

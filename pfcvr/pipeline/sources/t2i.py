@@ -16,7 +16,7 @@ from pfcvr.pipeline.sources.image_table import stem_of
 from pfcvr.pipeline.sources.reid_json import CaptionedImages, ReidJson
 
 NAME_OF_VERI = re.compile(r"t2i[-_ ]?veri(?![-_]?(new|wild))", re.IGNORECASE)
-VERI_FILE = "refixid"
+VERI_FILE = re.compile(r"(?<!p)refixID", re.IGNORECASE)  # VeRW's says prefixid
 PART_KEYS = ("boxes", "mask")
 SAMPLED = 200
 
@@ -27,7 +27,7 @@ class T2iVerw(ReidJson):
     layout = "t2i-verw"
 
     def is_own(self, path: Path) -> bool:
-        return VERI_FILE not in path.name.lower() and _has_parts(path)
+        return VERI_FILE.search(path.name) is None and _has_parts(path)
 
     def report(self, rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
         """The released loader tests on ``val`` where no row is ``test``; and what only a real copy can tell."""
@@ -44,7 +44,7 @@ class T2iVeri(T2iVerw):
     layout = "t2i-veri"
 
     def is_own(self, path: Path) -> bool:
-        if VERI_FILE in path.name.lower():
+        if VERI_FILE.search(path.name):
             return True
         named = NAME_OF_VERI.search(path.name) or NAME_OF_VERI.search(path.resolve().parent.name)
         return bool(named) and not _has_parts(path)

@@ -1,0 +1,209 @@
+"""Parts that a source brings along: T2I-VeRW's part files, MVP's part masks, the parts of an exported data set."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pfcvr import geometry
+from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
+from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, part_named, score_of
+from pfcvr.pipeline.images import DAMAGED, UnreadableImage, path_inside
+from pfcvr.pipeline.sources.mvp import MASK_SUFFIX
+from pfcvr.pipeline.sources.pfcvr_set import PARTS_FILE
+from pfcvr.pipeline.sources.reid_json import image_place
+from pfcvr.pipeline.sources.t2i import part_file
+from pfcvr.pipeline.sources.tree import FoundImage, walk_images
+from pfcvr.records import PARTS, ImageRecord, Part, PartInstance, PatchGrid
+
+CELLS = 24  # a side of the grid of the released sets: 384 / 16 (formats, section 4.4)
+PROBLEM = tuple[str, str, str]
+MVP_CLASSES: dict[int, Part] = {
+    **dict.fromkeys(range(1, 8), "lights"),
+    **dict.fromkeys([*range(8, 12), 23], "doors"),
+    **dict.fromkeys(range(12, 14), "mirrors"),
+    22: "roof",
+    **dict.fromkeys([*range(28, 36), 44, 45], "windows"),
+    **dict.fromkeys([*range(36, 41), 57, 58], "wheels"),
+}
+"""Fine class of MVP to part (formats, section 2.4)."""
+
+
+@dataclass(frozen=True)
+class GivenParts:
+    """What a source says of one image. ``problems`` are (place, reason, detail); ``digest`` changes with the source."""
+
+    image_id: str
+    instances: tuple[PartInstance, ...]
+    grid: PatchGrid | None
+    problems: tuple[PROBLEM, ...]
+    digest: bytes
+
+
+class PartReader(Protocol):
+    """Yields what the source below ``root`` says of ``images``; images of which it says nothing are left out."""
+
+    def __call__(self, root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]: ...
+
+
+def read_part_files(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:
+    """The per-image part files that a released T2I-VeRI or T2I-VeRW names under ``boxes`` (formats, section 4.3)."""
+    with closing(sqlite3.connect("", isolation_level=None)) as named:
+        named.execute("CREATE TABLE file (image TEXT PRIMARY KEY, boxes TEXT) WITHOUT ROWID")
+        named.execute("BEGIN")
+        for row in read_caption_rows(root / str(notes["captions_file"])):
+            boxes = part_file(row) if isinstance(row, CaptionRow) else None
+            if boxes is not None and isinstance(row, CaptionRow):
+                named.execute("INSERT OR IGNORE INTO file VALUES (?, ?)", (image_place(root, row), boxes))
+        for image in images:
+            found = named.execute("SELECT boxes FROM file WHERE image = ?", (image.path,)).fetchone()
+            if found is not None:
+                yield _part_file(root, found[0], image)
+
+
+def read_mask_folder(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:
+    """MVP's pictures of part numbers, named ``VEHICLE_IMAGE.png``, anywhere below ``root``."""
+    masks: dict[str, str] = {}
+    for found in walk_images(root):
+        if isinstance(found, FoundImage) and found.path.lower().endswith(MASK_SUFFIX):
+            masks.setdefault(found.path.rpartition("/")[2][: -len(MASK_SUFFIX)], found.path)
+    for image in images:
+        path = masks.get(image.image_id.replace("/", "_", 1))
+        if path is not None and path != image.path:
+            yield _mask_picture(root, path, image)
+
+
+def read_exported_parts(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:
+    """``parts.jsonl`` of an unpacked data set: instances, and the patch grid as it was."""
+    with closing(sqlite3.connect("", isolation_level=None)) as kept:
+        kept.execute("CREATE TABLE line (image_id TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID")
+        kept.execute("BEGIN")
+        with (root / PARTS_FILE).open(encoding="utf-8") as file:
+            for line in file:
+                kept.execute("INSERT OR IGNORE INTO line VALUES (?, ?)", (json.loads(line)["image_id"], line))
+        for image in images:
+            found = kept.execute("SELECT body FROM line WHERE image_id = ?", (image.image_id,)).fetchone()
+            if found is not None:
+                yield _exported(found[0], image)
+
+
+READERS: dict[str, PartReader] = {
+    "t2i-veri": read_part_files,
+    "t2i-verw": read_part_files,
+    "mvp": read_mask_folder,
+    "pfcvr": read_exported_parts,
+}
+"""By the layout of the source."""
+
+
+def _part_file(root: Path, name: str, image: ImageRecord) -> GivenParts:
+    """One part file: each entry a category, a 24 x 24 mask of 0 and 1, and perhaps a score."""
+    try:
+        content = path_inside(root, name).read_bytes()
+        entries = json.loads(content)
+        if not isinstance(entries, list):
+            raise ValueError("not a list of parts")
+    except UnreadableImage as problem:
+        return _nothing(image, (name, problem.reason, problem.detail))
+    except OSError:
+        return _nothing(image, (name, "missing_file", f"the part file of {image.image_id} cannot be read"))
+    except (ValueError, RecursionError) as error:
+        return _nothing(image, (name, "malformed_annotation", f"not a part file in JSON: {error}"))
+    instances: list[PartInstance] = []
+    problems: list[PROBLEM] = []
+    cells: dict[Part, NDArray[np.bool_]] = {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            part, own, score = _entry(entry)
+        except BadAnnotation as problem:
+            problems.append((f"{name}:item {number}", problem.reason, problem.detail))
+            continue
+        cells[part] = cells.get(part, np.zeros_like(own)) | own
+        instances.append(_drawn(part, own, score, image))
+    packed = {part: np.packbits(cells[part]).tobytes().hex() for part in PARTS if part in cells}
+    grid = PatchGrid(rows=CELLS, cols=CELLS, coverage=0, rule="given", cells=packed)
+    return GivenParts(image.image_id, tuple(instances), grid, tuple(problems), hashlib.sha256(content).digest())
+
+
+def _entry(entry: Any) -> tuple[Part, NDArray[np.bool_], float]:
+    """Part, cells [24, 24] and score of one entry; raises BadAnnotation."""
+    if not isinstance(entry, dict):
+        raise BadAnnotation("malformed_annotation", "a part needs category and mask")
+    part = part_named(entry.get("category"), 0)
+    mask = entry.get("mask")
+    flat = (
+        [cell for row in mask for cell in (row if isinstance(row, list) else [row])] if isinstance(mask, list) else []
+    )
+    if len(flat) != CELLS * CELLS or not all(isinstance(cell, int | float) and cell in (0, 1) for cell in flat):
+        raise BadAnnotation("malformed_mask", f"the mask of {part} is not {CELLS} x {CELLS} cells of 0 and 1")
+    cells = np.array(flat, dtype=bool).reshape(CELLS, CELLS)
+    if not cells.any():
+        raise BadAnnotation("empty_mask", f"the mask of {part} covers no cell")
+    return part, cells, score_of(entry.get("score", 1.0))
+
+
+def _drawn(part: Part, cells: NDArray[np.bool_], score: float, image: ImageRecord) -> PartInstance:
+    """``cells`` drawn on the pixels: a pixel belongs to the cell in which its middle lies."""
+    rows = ((np.arange(image.height) + 0.5) * CELLS / image.height).astype(int)
+    columns = ((np.arange(image.width) + 0.5) * CELLS / image.width).astype(int)
+    mask = cells[np.ix_(rows, columns)]
+    found, places = np.nonzero(cells)
+    step_y, step_x = image.height / CELLS, image.width / CELLS
+    box = (places.min() * step_x, found.min() * step_y, (places.max() + 1) * step_x, (found.max() + 1) * step_y)
+    x0, y0, x1, y1 = map(float, box)
+    rle = geometry.encode_mask(mask) if mask.any() else None
+    return PartInstance(part=part, box_xyxy=(x0, y0, x1, y1), score=score, mask=rle)
+
+
+def _mask_picture(root: Path, path: str, image: ImageRecord) -> GivenParts:
+    try:
+        file = path_inside(root, path)
+        with Image.open(file, formats=("PNG",)) as picture:
+            numbers = np.asarray(picture)
+        digest = hashlib.sha256(file.read_bytes()).digest()
+    except UnreadableImage as problem:
+        return _nothing(image, (path, problem.reason, problem.detail))
+    except DAMAGED:
+        return _nothing(image, (path, "malformed_mask", "the mask is no PNG picture, or damaged"))
+    if numbers.ndim != 2 or numbers.shape != (image.height, image.width):
+        size = f"the mask has shape {numbers.shape}, the image {image.height} x {image.width}"
+        return _nothing(image, (path, "size_mismatch", size))
+    instances = []
+    for number in np.unique(numbers).tolist():
+        part = MVP_CLASSES.get(number)
+        if part is not None:
+            mask = geometry.encode_mask(numbers == number)
+            instances.append(PartInstance(part=part, box_xyxy=geometry.mask_box(mask), mask=mask))
+    return GivenParts(image.image_id, tuple(instances), None, (), digest)
+
+
+def _exported(line: str, image: ImageRecord) -> GivenParts:
+    row = json.loads(line)
+    digest = hashlib.sha256(line.encode()).digest()
+    try:
+        instances = tuple(PartInstance.model_validate(_without_nulls(own)) for own in row["parts"] or ())
+        array = np.array(row["part_grid"] or [], dtype=np.uint8)
+    except ValueError as error:
+        what = " ".join(str(error).split())[:120]
+        return _nothing(image, (image.image_id, "malformed_annotation", f"the parts of the row are damaged: {what}"))
+    grid = None
+    if array.ndim == 3 and array.shape[0] == len(PARTS):
+        packed = {part: np.packbits(array[n]).tobytes().hex() for n, part in enumerate(PARTS) if array[n].any()}
+        grid = PatchGrid(rows=array.shape[1], cols=array.shape[2], coverage=0, rule="given", cells=packed)
+    return GivenParts(image.image_id, instances, grid, (), digest)
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _nothing(image: ImageRecord, problem: PROBLEM) -> GivenParts:
+    return GivenParts(image.image_id, (), None, (problem,), repr(problem).encode())
