@@ -1,0 +1,49 @@
+"""The commands of both programs that publish on the Hugging Face Hub."""
+
+from typing import Annotated
+
+import typer
+
+from pfcvr import config as settings
+from pfcvr.cli_output import DebugFlag, JsonFlag, WorkspaceDir, emit, new_app
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+data_app = new_app("")
+RepositoryName = Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub, OWNER/NAME.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write what would be published into a folder; send nothing.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier publication, here and in the repository.")
+]
+
+
+@data_app.command("push")
+def push_data(
+    repository: RepositoryName,
+    workspace: WorkspaceDir,
+    with_images: Annotated[
+        bool, typer.Option("--with-images", help="Publish pixels too, in a private, gated repository; see --right.")
+    ] = False,
+    right: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Who allowed you to publish the images, and how.")
+    ] = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Publish the data set on the Hub: annotations alone, unless the sources' terms allow their images.
+
+    The access token is that of hf auth login, or HF_TOKEN. Run it again to continue.
+
+    Example: pfcvr-data push -w work lab/vehicles --dry-run
+    """
+    from pfcvr.pipeline import push as stage
+
+    values = {"repository": repository, "with_images": with_images, "right": right}
+    values |= {"dry_run": dry_run, "overwrite": overwrite}
+    config = settings.parse(settings.PushDataConfig, values, "pfcvr-data push")
+    opened = Workspace(workspace)
+    with opened.lock():
+        summary = stage.run(opened, config, RunOptions())
+    emit(summary.as_dict(), summary.text(), as_json)
