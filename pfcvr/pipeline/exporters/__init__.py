@@ -69,4 +69,7 @@ class Exporter(Protocol):
 EXPORTERS: BackendTable = {
     "hf": ("pfcvr.pipeline.exporters.hf:HfExporter", None),
     "annotations": ("pfcvr.pipeline.exporters.annotations:AnnotationsExporter", None),
+    "official": ("pfcvr.pipeline.exporters.official:OfficialExporter", None),
+    "coco": ("pfcvr.pipeline.exporters.coco:CocoExporter", None),
+    "webdataset": ("pfcvr.pipeline.exporters.webdataset:WebDatasetExporter", None),
 }
