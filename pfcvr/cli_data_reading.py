@@ -130,7 +130,7 @@ def doctor(
 
 @app.command()
 def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
-    """Say for each stage whether it is absent, unfinished, sealed or stale, with its books.
+    """Say for each stage whether it is absent, unfinished, sealed, stale or damaged, with its books.
 
     Example: pfcvr-data status -w work
     """
@@ -143,6 +143,7 @@ def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag 
         rows_in = "-" if stage.rows_in is None else f"{stage.rows_in:,}"
         books = f"{rows_in:>9}{stage.kept:>9,}{stage.rejected:>9,}{pending:>9}"
         lines.append(f"{stage.stage:<9}{stage.state:<12}{books}{reasons_text(stage.reasons)}")
+    lines += [f"{stage.stage}: {stage.problem}" for stage in stages if stage.problem is not None]
     result = {"workspace": str(workspace), "stages": [stage.model_dump() for stage in stages]}
     emit(result, "\n".join(lines), as_json)
 

@@ -325,10 +325,11 @@ def test_a_damaged_file_of_an_unfinished_stage_is_named_by_run_retry_and_status(
     for act in (
         lambda: run_stage(workspace, plan(), QUIET),
         lambda: run_stage(workspace, plan(), RunOptions(retry="odd", quiet=True)),
-        lambda: workspace_status(workspace),
     ):
         with pytest.raises(WorkspaceError, match=f"{name}: damaged.*; remove the stage's folder and run it again"):
             act()
+    (status,) = (row for row in workspace_status(workspace) if row.stage == "select")
+    assert (status.state, f"{name}: damaged" in status.problem) == ("damaged", True)
 
 
 def test_a_damaged_record_is_named_by_file_and_line(workspace: Workspace) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import SelectConfig
-from pfcvr.errors import SourceError, UsageError
+from pfcvr.errors import NothingKept, SourceError, UsageError
 from pfcvr.files import sha256_file
 from pfcvr.identity_draw import draw_order
-from pfcvr.pipeline.image_names import ImageNames
+from pfcvr.pipeline.caption_rows import NAME_KEYS, MalformedRow, read_caption_rows
+from pfcvr.pipeline.image_names import ImageNames, clean_name
 from pfcvr.pipeline.sources.text_lines import text_lines
 from pfcvr.records import ImageRecord, Rejected, Selected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
@@ -19,6 +20,8 @@ from pfcvr.store import Workspace
 
 NORMAL_REASONS = frozenset({"too_few_images", "too_few_cameras", "not_drawn", "not_listed"})
 EXAMPLES = 5
+IMAGE_FOLDERS = frozenset({"image", "images", "imgs"})
+ROW_SUFFIXES = frozenset({".json", ".jsonl"})
 RULE = (
     "vehicles with enough images and cameras, in seeded random order, until the wanted number of identities or the "
     "nearest number of images is reached; with both wanted, drawn vehicles are exchanged for undrawn ones, last drawn "
@@ -40,7 +43,7 @@ def run(workspace: Workspace, config: SelectConfig, options: RunOptions) -> Stag
     """Keep the images that the rule or the list chooses; all others are Rejected with the reason.
 
     Raises UsageError for a list together with a number, SourceError for a list that cannot be read, and what
-    ``run_stage`` raises.
+    ``run_stage`` raises. A selection that would keep nothing leaves an earlier one as it is.
     """
     imported = workspace.sealed("import")
     inputs = {"import": imported.records_sha256}
@@ -48,7 +51,7 @@ def run(workspace: Workspace, config: SelectConfig, options: RunOptions) -> Stag
         if config.identities is not None or config.images is not None:
             raise UsageError("select takes either --list or --identities/--images; leave one of them out")
         if not config.list.is_file():
-            raise SourceError(f"{config.list}: no such list; expected one image_id, vehicle_id or path a line")
+            raise SourceError(f"{config.list}: no such list; expected one image_id, vehicle_id or path a line, or JSON")
         inputs["list"] = sha256_file(config.list)
     sizes = vehicle_sizes(workspace)
     dropped = _too_small(sizes, config)
@@ -81,7 +84,21 @@ def run(workspace: Workspace, config: SelectConfig, options: RunOptions) -> Stag
         notes=finish,
         normal_reasons=NORMAL_REASONS,
     )
+    if options.overwrite and workspace.manifest("select") is not None:
+        _refuse_nothing(workspace, choice)
     return run_stage(workspace, plan, options)
+
+
+def _refuse_nothing(workspace: Workspace, choice: Choice) -> None:
+    """Raise NothingKept before anything is cleared where ``choice`` keeps no image."""
+    reasons: Counter[str] = Counter()
+    for image in workspace.records("import", ImageRecord):
+        refused = choice(image)
+        if refused is None:
+            return
+        reasons[refused[0]] += 1
+    top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    raise NothingKept(f"stage 'select' would keep nothing ({top}); the earlier selection stays, ask for less")
 
 
 def vehicle_sizes(workspace: Workspace) -> dict[str, VehicleSize]:
@@ -168,9 +185,10 @@ def _listed(
 ) -> tuple[Choice, dict[str, Any]]:
     """The choice that a list makes, and which of its entries name nothing here."""
     entries = list(dict.fromkeys(_entries(path)))
-    names = ImageNames((e for e in entries if e not in vehicle_ids), workspace.records("import", ImageRecord))
     vehicles = {entry for entry in entries if entry in vehicle_ids}
-    found = {entry: names.find(entry) for entry in entries if entry not in vehicle_ids}
+    named = [entry for entry in entries if entry not in vehicle_ids]
+    names = ImageNames(named, workspace.records("import", ImageRecord))
+    found = {entry: names.find(entry) for entry in named}
     image_ids = {image_id for image_id in found.values() if image_id is not None}
     unmatched = [entry for entry, image_id in found.items() if image_id is None]
 
@@ -185,10 +203,24 @@ def _listed(
 
 
 def _entries(path: Path) -> Iterator[str]:
-    """One name a line; what follows it in VERI-Wild's three-column lists is dropped."""
+    """One name a line, or a row; what follows the name in VERI-Wild's three-column lists is dropped."""
+    if path.suffix.lower() in ROW_SUFFIXES:
+        yield from _row_names(path)
+        return
     for _, line in text_lines(path, "utf-8"):
         first, *others = line.split()
         yield first if len(others) == 2 and all(other.isdecimal() for other in others) else line
+
+
+def _row_names(path: Path) -> Iterator[str]:
+    """The images that the rows of a data set name, as in T2I-VeRW's released JSON; half a list is no list."""
+    for row in read_caption_rows(path):
+        name = None if isinstance(row, MalformedRow) else row.name()
+        if name is None:
+            why = row.detail if isinstance(row, MalformedRow) else f"no image under any of {', '.join(NAME_KEYS)}"
+            raise SourceError(f"{path.parent / row.place}: {why}; mend the list, it is taken whole or not at all")
+        folder, _, inside = clean_name(name).partition("/")
+        yield inside if inside and folder in IMAGE_FOLDERS else name
 
 
 def _wanted(config: SelectConfig) -> dict[str, int]:

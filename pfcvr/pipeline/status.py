@@ -2,39 +2,53 @@
 
 from typing import Literal
 
+from pfcvr.errors import WorkspaceError
 from pfcvr.records import Record
 from pfcvr.stage import kept_so_far, read_draft, rejected_reasons
 from pfcvr.store import STAGES, Manifest, Workspace
 
 
 class StageStatus(Record):
-    """The books of one stage. ``stale``: sealed, but from other inputs than the stages before it hold now."""
+    """The books of one stage. ``stale``: sealed, but from other inputs than the stages before it hold now.
+
+    ``damaged``: its files cannot be read; ``problem`` says what is wrong with it or with a stage that it reads.
+    """
 
     stage: str
-    state: Literal["absent", "unfinished", "sealed", "stale"]
+    state: Literal["absent", "unfinished", "sealed", "stale", "damaged"]
     rows_in: int | None = None
     kept: int = 0
     rejected: int = 0
     pending: int | None = None
     reasons: dict[str, int] = {}
+    problem: str | None = None
 
 
 def workspace_status(workspace: Workspace) -> list[StageStatus]:
-    """The status of every stage in the order they are run."""
-    return [_stage_status(workspace, stage) for stage in STAGES]
+    """The status of every stage in the order they are run; one that is damaged does not hide the others."""
+    return [_readable_status(workspace, stage) for stage in STAGES]
+
+
+def _readable_status(workspace: Workspace, stage: str) -> StageStatus:
+    try:
+        return _stage_status(workspace, stage)
+    except WorkspaceError as error:
+        return StageStatus(stage=stage, state="damaged", problem=str(error))
 
 
 def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     manifest = workspace.manifest(stage)
     if manifest is not None:
+        state, problem = _freshness(workspace, manifest)
         return StageStatus(
             stage=stage,
-            state="stale" if is_stale(workspace, manifest) else "sealed",
+            state=state,
             rows_in=manifest.rows_in,
             kept=manifest.kept,
             rejected=manifest.rejected,
             pending=0,
             reasons=manifest.reasons,
+            problem=problem,
         )
     folder = workspace.folder(stage)
     if not folder.exists():
@@ -53,12 +67,19 @@ def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     )
 
 
+def _freshness(workspace: Workspace, manifest: Manifest) -> tuple[Literal["sealed", "stale"], str | None]:
+    """Whether a sealed stage is stale, and what keeps that from being told."""
+    try:
+        return ("stale" if is_stale(workspace, manifest) else "sealed"), None
+    except WorkspaceError as error:
+        return "sealed", f"whether it is up to date cannot be told: {error}"
+
+
 def is_stale(workspace: Workspace, manifest: Manifest) -> bool:
     """Whether a stage that this one was made from has been made anew since."""
-    for stage in STAGES:
+    for stage in filter(manifest.inputs.__contains__, STAGES):
         before = workspace.manifest(stage)
-        recorded = manifest.inputs.get(stage)
-        if recorded is not None and (before is None or before.records_sha256 != recorded):
+        if before is None or before.records_sha256 != manifest.inputs[stage]:
             return True
     reads_images = "import" in manifest.inputs and manifest.stage != "select"
     return reads_images and workspace.manifest("select") is not None and "select" not in manifest.inputs

@@ -1,11 +1,14 @@
 """The split keeps vehicles whole, reaches the ratio of images and depends on the seed alone."""
 
+import os
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pfcvr.config import SplitConfig
-from pfcvr.errors import WorkspaceError
+from pfcvr.errors import StageStopped, WorkspaceError
 from pfcvr.identity_draw import carve_validation, draw_order
 from pfcvr.pipeline import split
 from pfcvr.pipeline.split import split_vehicles
@@ -105,3 +108,23 @@ def test_running_again_does_nothing_and_another_seed_is_refused(whole) -> None:
     assert summary.already_done
     with pytest.raises(WorkspaceError, match=r"seed \(1 before, 2 now\); rerun with --overwrite"):
         split.run(whole.workspace, SplitConfig(ratio=0.6, val=0.3, seed=2), QUIET)
+
+
+def test_full_disk_stops_and_the_same_command_finishes(whole, build_small, tmp_path, monkeypatch) -> None:
+    other = build_small(tmp_path / "other")
+    shutil.rmtree(whole.workspace.folder("split"))
+    written: list[int] = []
+
+    def full_after_two(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 2:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_two)
+        with pytest.raises(StageStopped, match="stage 'split': the disk is full.*run the same command to continue"):
+            whole.add_split(ratio=0.6, val=0.3, seed=1)
+    assert whole.workspace.manifest("split") is None
+    whole.add_split(ratio=0.6, val=0.3, seed=1)
+    sealed = [small.workspace.folder("split") / "part-00000.jsonl" for small in (whole, other)]
+    assert sealed[0].read_bytes() == sealed[1].read_bytes()

@@ -1,14 +1,19 @@
 """Which images take part: the rule, its draw, the list, and the reason for everything left out."""
 
+import json
+import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfcvr.errors import NothingKept, SealedError, SourceError, UsageError, WorkspaceError
+from pfcvr.config import SplitConfig
+from pfcvr.errors import NothingKept, SealedError, SourceError, StageStopped, UsageError, WorkspaceError
 from pfcvr.pipeline.select import draw_vehicles
+from pfcvr.pipeline.split import split_vehicles
 from pfcvr.stage import RunOptions
 
 
@@ -103,6 +108,74 @@ def test_a_list_may_name_images_vehicles_and_paths(six) -> None:
 def test_a_list_of_three_columns_takes_the_first(six) -> None:
     six.run_select(list=six.write("train_list_start0.txt", "00003/000004.jpg 0 23\n00003/000005.jpg 0 61\n"))
     assert six.selected() == ["00003/000004", "00003/000005"]
+
+
+def test_a_list_may_be_the_released_json_with_flat_names(six) -> None:
+    rows = [
+        {"id": 3, "file_path": "image/00003_000004.jpg", "captions": ["a"], "split": "train"},
+        {"id": 4, "file_path": "image/000008.jpg", "captions": ["b"], "split": "val"},
+        {"id": 4, "file_path": "image/000008.jpg", "captions": ["another"], "split": "val"},
+        {"id": 9, "file_path": "image/00009_000099.jpg", "captions": ["c"], "split": "val"},
+    ]
+    summary = six.run_select(list=six.write("released.json", json.dumps(rows)))
+    assert six.selected() == ["00003/000004", "00004/000008"]
+    assert summary.notes["unmatched_list_entries"]["examples"] == ["00009_000099.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('[{"file_path": "image/000008.jpg"}, {"file_path": "im', "released.json:item 2: the JSON is cut off"),
+        ('[{"file_path": "image/000008.jpg"}, {"id": 5}]', "released.json:item 2: no image under any of image_id"),
+    ],
+)
+def test_a_json_list_is_taken_whole_or_not_at_all(six, content, sentence) -> None:
+    with pytest.raises(SourceError, match=sentence):
+        six.run_select(list=six.write("released.json", content))
+    assert six.workspace.manifest("select") is None
+
+
+def test_a_new_selection_of_nothing_leaves_the_earlier_one(six) -> None:
+    six.run_select(identities=2)
+    before = six.selected()
+    with pytest.raises(NothingKept, match=r"would keep nothing \(18 x too_few_images\); the earlier selection stays"):
+        six.run_select(RunOptions(overwrite=True, quiet=True), min_images=99)
+    assert six.selected() == before
+    assert six.run_select(identities=2).already_done
+
+
+def test_full_disk_stops_and_the_same_command_finishes_with_the_same_bytes(six, monkeypatch) -> None:
+    files_written = []
+
+    def full_after_three(descriptor: int) -> None:
+        files_written.append(descriptor)
+        if len(files_written) > 3:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_three)
+        with pytest.raises(StageStopped, match="stage 'select': the disk is full.*run the same command to continue"):
+            six.run_select(identities=3)
+    assert six.workspace.manifest("select") is None
+    six.run_select(identities=3)
+    continued = (six.workspace.folder("select") / "part-00000.jsonl").read_bytes()
+    six.run_select(RunOptions(overwrite=True, quiet=True), identities=2)
+    six.run_select(RunOptions(overwrite=True, quiet=True), identities=3)
+    assert (six.workspace.folder("select") / "part-00000.jsonl").read_bytes() == continued
+
+
+def test_published_proportions_come_from_any_copy_with_enough_vehicles() -> None:
+    """T2I-VeRW: 1,796 identities, 14,668 images, 70 % of the images in train (paper, section IV and Table II)."""
+    sizes = np.random.default_rng(5).geometric(0.1, 40_671).clip(2, 60)  # about ten images each, as VERI-Wild has
+    images = {f"{number:05d}": int(size) for number, size in enumerate(sizes, start=1)}
+    for copy in (images, dict(list(images.items())[:6000])):
+        drawn = draw_vehicles(copy, 1796, 14_668, seed=1)
+        assert (len(drawn), sum(copy[vehicle_id] for vehicle_id in drawn)) == (1796, 14_668)
+        chosen = {vehicle_id: copy[vehicle_id] for vehicle_id in drawn}
+        split = split_vehicles(chosen, SplitConfig(ratio=0.7, val=0, seed=1))
+        train = sum(size for vehicle_id, size in chosen.items() if split[vehicle_id] == "train")
+        assert abs(train / 14_668 - 0.7) < 0.002
+        assert set(split) == drawn
 
 
 def test_mistakes_are_one_sentence(six, tmp_path: Path) -> None:
