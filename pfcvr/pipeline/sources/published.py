@@ -63,8 +63,9 @@ def counts_text(rows: list[dict[str, Any]]) -> str:
     if not any(row["published_images"] or row["published_vehicles"] for row in rows):
         return ""
     heads = ("part", "images", "published", "vehicles", "published")
-    cells = [heads, *(tuple(_cell(value) for value in row.values()) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    columns = ("part", "images", "published_images", "vehicles", "published_vehicles")
+    cells = [heads, *(tuple(_cell(row[column]) for column in columns) for row in rows)]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(heads))]
     lines = []
     for first, *rest in cells:
         numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))

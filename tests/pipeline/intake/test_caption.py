@@ -199,7 +199,7 @@ def test_a_file_for_many_other_images_does_not_stop_the_run(four, json_lines) ->
 
 
 def test_mistakes_are_one_sentence(four, intake, tmp_path, new_intake) -> None:
-    with pytest.raises(UsageError, match="captioner 'import' needs the captions file, since .*; give it with --captions FILE"):
+    with pytest.raises(UsageError, match="captioner 'import' needs the captions file, since .* with --captions FILE"):
         four.run_caption(captioner="import")
     with pytest.raises(UsageError, match="captioner 'template' reads no captions file; .* add --captioner import"):
         four.run_caption(captions=tmp_path / "captions.jsonl")

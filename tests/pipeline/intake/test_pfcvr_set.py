@@ -1,0 +1,79 @@
+"""A data set that was exported comes back as a workspace with everything in it, and goes out again the same."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from pfcvr.config import CaptionConfig, ExportConfig, ImportConfig, PartsConfig, SplitConfig
+from pfcvr.errors import SourceError
+from pfcvr.pipeline import caption, export, import_, parts, split
+from pfcvr.records import ImageRecord
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+QUIET = RunOptions(quiet=True)
+
+
+def exported(workspace: Workspace, out: Path) -> Path:
+    export.run(workspace, ExportConfig(out=out), QUIET)
+    return out
+
+
+def taken_back(source: Path, root: Path, grid: str = "5x4") -> Workspace:
+    workspace = Workspace(root, create=True)
+    import_.run(workspace, ImportConfig(source=source), QUIET)
+    caption.run(workspace, CaptionConfig(captioner="import"), QUIET)
+    parts.run(workspace, PartsConfig.model_validate({"grid": grid}), QUIET)
+    split.run(workspace, SplitConfig(from_source=True), QUIET)
+    return workspace
+
+
+def rows(folder: Path) -> dict[str, list[dict]]:
+    return {path.name: parquet.read_table(path).to_pylist() for path in sorted((folder / "data").glob("*.parquet"))}
+
+
+def test_export_import_export_gives_the_same_rows_and_pixels(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    workspace = taken_back(first, tmp_path / "again")
+    notes = workspace.sealed("import").notes
+    assert notes["recognised"] == "pfcvr: found pfcvr.json"
+    assert notes["sources"][0]["redistribute_images"] is True
+    assert notes["sources"][0]["licence"] == "CC0-1.0"
+    second = exported(workspace, tmp_path / "second")
+    assert rows(first) == rows(second)
+    assert sum(map(len, rows(first).values())) == 14
+
+
+def test_rows_without_pixels_or_with_strange_names_are_refused_one_by_one(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    changed = table.to_pylist()
+    changed[0]["image"] = None
+    changed[1]["image_id"] = "elsewhere/000001"
+    changed[2]["image"]["path"] = "../../outside.png"
+    parquet.write_table(type(table).from_pylist(changed, table.schema), shard)
+    workspace = Workspace(tmp_path / "again", create=True)
+    summary = import_.run(workspace, ImportConfig(source=first), QUIET)
+    assert summary.reasons == {"missing_file": 1, "malformed_line": 1}
+    images = {image.image_id: image.path for image in workspace.records("import", ImageRecord)}
+    assert images[changed[2]["image_id"]] == f"images/{changed[2]['image_id']}.png"
+    assert not list(tmp_path.rglob("outside.png"))
+
+
+def test_a_shard_that_is_cut_off_is_one_sentence(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    shard = next((first / "data").glob("train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:500])
+    with pytest.raises(SourceError, match=r"train-00000-of-00001.parquet: cannot be read as Parquet .* anew"):
+        import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=first), QUIET)
+
+
+def test_a_damaged_manifest_leaves_the_images_but_not_the_right_to_publish_them(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    (first / "pfcvr.json").write_text(json.dumps({"sources": None}))
+    workspace = Workspace(tmp_path / "again", create=True)
+    assert import_.run(workspace, ImportConfig(source=first), QUIET).kept == 14
+    assert workspace.sealed("import").notes["sources"][0]["redistribute_images"] is False
