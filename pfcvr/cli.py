@@ -14,10 +14,12 @@ from collections.abc import Sequence
 import typer
 
 from pfcvr.cli_data import app as data_app
+from pfcvr.cli_data_out import app as data_out_app
 from pfcvr.cli_data_people import app as data_people_app
 from pfcvr.cli_data_reading import app as data_reading_app
 from pfcvr.cli_model import app as model_app
 from pfcvr.cli_push import data_app as data_push_app
+from pfcvr.cli_push import model_app as model_push_app
 from pfcvr.cli_study import app as study_app
 from pfcvr.errors import PfcvrError
 from pfcvr.files import DISK_FULL
@@ -30,8 +32,10 @@ TEMPORARY_FULL = (
 
 data_app.add_typer(data_people_app)
 data_app.add_typer(data_reading_app)
+data_app.add_typer(data_out_app)
 data_app.add_typer(data_push_app)
 model_app.add_typer(study_app)
+model_app.add_typer(model_push_app)
 
 
 def data_main() -> None:

@@ -83,28 +83,6 @@ def show(
 
 
 @app.command()
-def export(
-    workspace: WorkspaceDir,
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    out_format: Annotated[str, typer.Option("--format", help="hf: a Hugging Face data set.")] = "hf",
-    overwrite: OverwriteFlag = False,
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
-    """Write the data set that pfcvr trains on and that load_dataset reads.
-
-    Example: pfcvr-data export -w work dataset
-    """
-    from pfcvr.pipeline import export as stage
-
-    config = settings.parse(settings.ExportConfig, {"out": out, "format": out_format}, "pfcvr-data export")
-    opened = Workspace(workspace)
-    with opened.lock():
-        summary = stage.run(opened, config, RunOptions(overwrite))
-    emit(summary.as_dict(), summary.text(), as_json)
-
-
-@app.command()
 def doctor(
     base_url: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server, with /v1.")],
     model: Annotated[str | None, typer.Option(help="Model to ask; may be left out if the server has one.")] = None,

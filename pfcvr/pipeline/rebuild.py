@@ -1,0 +1,230 @@
+"""``pfcvr-data rebuild``: published annotations and the reader's own copy of the images, joined to a data set.
+
+Of each image the report says: ``ok`` (the very bytes), ``reencoded`` (other bytes, the same picture by its difference
+hash), ``different`` (a file of that name with another picture), or ``missing``.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pfcvr import __version__
+from pfcvr.config import RebuildConfig
+from pfcvr.errors import NothingKept
+from pfcvr.files import disk_full_stops, sha256_file
+from pfcvr.pipeline.export import DATASET_VERSION
+from pfcvr.pipeline.exporters import ExportFacts
+from pfcvr.pipeline.exporters.card import dataset_card
+from pfcvr.pipeline.exporters.hf import features
+from pfcvr.pipeline.exporters.shards import ParquetSplits
+from pfcvr.pipeline.images import UnreadableImage, open_rgb
+from pfcvr.pipeline.output_folder import OutputFolder
+from pfcvr.pipeline.own_copy import OwnCopy
+from pfcvr.pipeline.perceptual import REENCODED_BITS, bits_apart, difference_hash
+from pfcvr.pipeline.published_annotations import FOUND_BY, PublishedAnnotations
+from pfcvr.progress import Progress
+from pfcvr.records import Split
+from pfcvr.stage import RunOptions
+
+REPORT, REPORT_TEXT = "report.jsonl", "report.txt"
+STATUSES = ("ok", "reencoded", "different", "missing")
+
+
+@dataclass(frozen=True)
+class RebuildSummary:
+    """The books: ``rows_in == kept + rejected``; ``statuses`` counts all rows by what was found of them."""
+
+    out: Path
+    rows_in: int
+    kept: int
+    rejected: int
+    reasons: dict[str, int]
+    statuses: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    already_done: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "out": str(self.out), "report": str(self.out / REPORT)}
+
+    def text(self) -> str:
+        """One line for people."""
+        done = " (already done)" if self.already_done else ""
+        counted = _counted(self.statuses)
+        return f"rebuild: {self.kept:,} of {self.rows_in:,} images in {self.out}{done}: {counted}; see {REPORT_TEXT}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the reader's copy has of one image; ``pixels`` where they can stand for it."""
+
+    status: str
+    file: str | None = None
+    detail: str = ""
+    pixels: bytes | None = None
+
+
+def run(config: RebuildConfig, options: RunOptions) -> RebuildSummary:
+    """Write the data set to ``config.out``, or say that it is there already.
+
+    Files that were added to the copy since are taken up. Raises SourceError for what is no annotations or no copy,
+    SealedError when ``out`` was made from other annotations, NothingKept when no image of the copy fits.
+    """
+    annotations = PublishedAnnotations(config.annotations)
+    fingerprint = {
+        "dataset_version": DATASET_VERSION,
+        "annotations": annotations.fingerprint(),
+        "accept_reencoded": config.accept_reencoded,
+    }
+    folder = OutputFolder(config.out, kind="pfcvr-dataset", fingerprint=fingerprint)
+    done = folder.finished(options.overwrite)
+    with closing(OwnCopy(config.images)) as copy, disk_full_stops(f"{config.out}: rebuild"):
+        if done is not None and (done["books"]["rejected"] == 0 or done["copy_sha256"] == copy.listing_sha256()):
+            return _summary(config.out, done, already_done=True)
+        manifest = folder.build(_Rebuild(annotations, copy, config, options).fill)
+    return _summary(config.out, manifest, already_done=False)
+
+
+def _summary(out: Path, manifest: dict[str, Any], already_done: bool) -> RebuildSummary:
+    return RebuildSummary(
+        out, **manifest["books"], statuses=manifest["statuses"], splits=manifest["splits"], already_done=already_done
+    )
+
+
+class _Rebuild:
+    """One run: streams the rows, keeps the books, writes the report."""
+
+    def __init__(
+        self, annotations: PublishedAnnotations, copy: OwnCopy, config: RebuildConfig, options: RunOptions
+    ) -> None:
+        self._annotations, self._copy, self._config, self._options = annotations, copy, config, options
+        self._statuses: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._kept = 0
+
+    def fill(self, folder: Path) -> dict[str, Any]:
+        """Write everything but the manifest into ``folder`` and return the manifest's content."""
+        facts = self._annotations.facts(self._config.images)
+        with closing(ParquetSplits(folder / "data", features(facts).arrow_schema)) as splits:
+            for split, row, size in self._rows(folder):
+                splits.add(split, row, size)
+        if self._kept == 0:
+            raise NothingKept(
+                f"{self._config.images}: no image fits the annotations ({_counted(self._statuses)}); give the root of "
+                "the collection that they name, or take pictures that only look the same with --accept-reencoded"
+            )
+        counts, files = splits.counts.as_dict(), splits.verified()
+        (folder / "README.md").write_text(dataset_card(facts, counts), encoding="utf-8")
+        files["README.md"] = folder / "README.md"
+        return {
+            "dataset_version": DATASET_VERSION,
+            "pfcvr_version": __version__,
+            "format": "hf",
+            "books": {
+                "rows_in": self._statuses.total(),
+                "kept": self._kept,
+                "rejected": self._reasons.total(),
+                "reasons": dict(sorted(self._reasons.items())),
+            },
+            "statuses": {status: self._statuses[status] for status in STATUSES},
+            "copy_sha256": self._copy.listing_sha256(),
+            **_published(facts),
+            "splits": counts,
+            "files": {name: sha256_file(path) for name, path in files.items()},
+        }
+
+    def _rows(self, folder: Path) -> Iterator[tuple[Split, dict[str, Any], int]]:
+        """Rows of the data set with the bytes of their file; all rows go into the report."""
+        with ExitStack() as opened:
+            progress = opened.enter_context(
+                Progress("rebuild", self._annotations.total(), quiet=self._options.quiet, unit="image")
+            )
+            report = opened.enter_context((folder / REPORT).open("w", encoding="utf-8"))
+            text = opened.enter_context((folder / REPORT_TEXT).open("w", encoding="utf-8"))
+            for split, row in self._annotations.rows():
+                found = find(row, self._copy)
+                self._statuses[found.status] += 1
+                accepted = found.status == "ok" or self._config.accept_reencoded
+                reason = None if accepted and found.pixels is not None else found.status
+                progress.advance(rejected_because=reason)
+                _report(row, found, reason is None, report, text)
+                if reason is not None or found.pixels is None:
+                    self._reasons[found.status] += 1
+                    continue
+                self._kept += 1
+                yield split, _joined(row, found.pixels), len(found.pixels)
+            text.write(f"{_counted(self._statuses)}\n")
+
+
+def find(row: dict[str, Any], copy: OwnCopy) -> Found:
+    """What ``copy`` has of the image that ``row`` describes."""
+    candidates = copy.candidates(row["image_id"], row["vehicle_id"], row["path"])
+    for path, size in candidates:
+        if size == row["bytes"]:
+            pixels = copy.read(path)
+            if pixels is not None and hashlib.sha256(pixels).hexdigest() == row["sha256"]:
+                return Found("ok", path, pixels=pixels)
+    for path, _ in candidates:
+        found = _looks_the_same(row, path, copy)
+        if found is not None:
+            return found
+    if candidates:
+        return Found("different", candidates[0][0], "neither its bytes nor its picture are those annotated")
+    return Found("missing")
+
+
+def _looks_the_same(row: dict[str, Any], path: str, copy: OwnCopy) -> Found | None:
+    """Found as reencoded where the pictures look the same; its pixels only where boxes and masks still fit them."""
+    pixels = copy.read(path)
+    own = None if pixels is None else difference_hash(pixels)
+    if pixels is None or own is None or row["dhash"] is None:
+        return None
+    apart = bits_apart(own, row["dhash"])
+    if apart > REENCODED_BITS:
+        return None
+    detail = f"{apart} of 64 bits of the difference hash apart"
+    try:
+        width, height = open_rgb(pixels).size
+    except UnreadableImage as error:
+        return Found("different", path, error.detail)
+    if (width, height) != (row["width"], row["height"]):
+        wanted = f"{row['width']} x {row['height']}"
+        return Found("reencoded", path, f"{detail}; {width} x {height} pixels, boxes and masks are for {wanted}")
+    return Found("reencoded", path, detail, pixels)
+
+
+def _joined(row: dict[str, Any], pixels: bytes) -> dict[str, Any]:
+    """The row of the data set; ``sha256`` is of the bytes that it holds."""
+    known = {name: value for name, value in row.items() if name not in FOUND_BY}
+    return {
+        "image": {"bytes": pixels, "path": row["path"]},
+        **known,
+        "part_grid": np.array(row["part_grid"], np.uint8),
+        "sha256": hashlib.sha256(pixels).hexdigest(),
+    }
+
+
+def _published(facts: ExportFacts) -> dict[str, Any]:
+    return {
+        "sources": [source.model_dump(exclude={"root"}) for source in facts.sources],
+        "grid": facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None,
+    }
+
+
+def _report(row: dict[str, Any], found: Found, kept: bool, report: IO[str], text: IO[str]) -> None:
+    line = {"image_id": row["image_id"], "status": found.status, "kept": kept, "file": found.file}
+    report.write(json.dumps(line | {"detail": found.detail}, ensure_ascii=False) + "\n")
+    if found.status != "ok":
+        where = f" {found.file!r} ({found.detail})" if found.file else ""
+        text.write(f"{found.status:<10} {row['image_id']!r}{where}\n")
+
+
+def _counted(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{statuses.get(status, 0):,} {status}" for status in STATUSES)

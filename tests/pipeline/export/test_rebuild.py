@@ -1,0 +1,189 @@
+"""Annotations and somebody's own copy of the images give the data set back, and every image is accounted for."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from pfcvr.config import ExportConfig, RebuildConfig
+from pfcvr.errors import NothingKept, SealedError, SourceError
+from pfcvr.pipeline import export, rebuild
+from pfcvr.stage import RunOptions
+
+QUIET = RunOptions(quiet=True)
+
+
+@pytest.fixture
+def published(whole, tmp_path) -> Path:
+    """Annotations of 14 images with pictures that hashes can tell apart."""
+    export.run(whole.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
+    return tmp_path / "annotations"
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [row for path in sorted(folder.glob("data/*.parquet")) for row in parquet.read_table(path).to_pylist()]
+
+
+def report_of(out: Path) -> dict[str, dict]:
+    return {row["image_id"]: row for row in map(json.loads, (out / "report.jsonl").read_text().splitlines())}
+
+
+def join(published: Path, images: Path, out: Path, **settings) -> rebuild.RebuildSummary:
+    return rebuild.run(RebuildConfig(annotations=published, images=images, out=out, **settings), QUIET)
+
+
+def test_own_copy_gives_the_very_data_set_that_an_export_with_pixels_gives(whole, published, tmp_path) -> None:
+    export.run(whole.workspace, ExportConfig(out=tmp_path / "hf"), QUIET)
+    summary = join(published, whole.source, tmp_path / "out")
+    assert (summary.rows_in, summary.kept, summary.statuses["ok"]) == (14, 14, 14)
+    for path in (tmp_path / "hf" / "data").iterdir():
+        assert (tmp_path / "out" / "data" / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / "out" / "README.md").read_bytes() == (tmp_path / "hf" / "README.md").read_bytes()
+    assert summary.splits == json.loads((tmp_path / "hf" / "pfcvr.json").read_text())["splits"]
+
+
+@pytest.mark.parametrize(
+    "place", ["{stem}.png", "{vehicle}_{stem}.png", "images_part01/{vehicle}/{stem}.PNG", "{vehicle}/{stem}.png"]
+)
+def test_copies_in_other_folders_are_found(whole, published, tmp_path, place) -> None:
+    copy = tmp_path / "copy"
+    for image in whole.images:
+        file = copy / place.format(vehicle=image.vehicle_id, stem=image.image_id.partition("/")[2])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole.source / image.path, file)
+    assert join(published, copy, tmp_path / "out").statuses == {"ok": 14, "reencoded": 0, "different": 0, "missing": 0}
+
+
+def test_same_stem_in_many_folders_is_told_apart_by_folder_and_bytes(whole, published, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    for number in range(40):
+        decoy = copy / f"a{number:02d}" / "000005.png"
+        decoy.parent.mkdir(parents=True)
+        shutil.copy(whole.source / whole.images[number % 3].path, decoy)
+    shutil.copytree(whole.source / "images", copy / "z")
+    assert join(published, copy, tmp_path / "out").statuses["ok"] == 14
+
+
+def smooth(number: int) -> Image.Image:
+    cells = np.random.default_rng(number).integers(0, 256, (8, 9, 3), np.uint8)
+    return Image.fromarray(cells).resize((180, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures(small, tmp_path) -> Path:
+    """Annotations of six smooth pictures, whose hash survives re-encoding."""
+    small.add_images({"1": 3, "2": 3}, size=(180, 120))
+    shutil.rmtree(small.workspace.folder("import"))
+    for number, image in enumerate(small.images):
+        smooth(number).save(small.source / image.path)
+        sha256 = hashlib.sha256((small.source / image.path).read_bytes()).hexdigest()
+        small.images[number] = image.model_copy(update={"sha256": sha256})
+    small.add_images({})
+    small.add_captions()
+    small.add_split(val=0)
+    export.run(small.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
+    return tmp_path / "annotations"
+
+
+def damaged_copy(small, folder: Path) -> Path:
+    """One image whole, one as poor JPEG, one halved, one replaced, one cut off, one absent."""
+    files = [folder / f"{image.image_id}.jpg" for image in small.images]
+    for number in range(6):
+        files[number].parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(small.source / small.images[0].path, files[0].with_suffix(".png"))
+    smooth(1).save(files[1], quality=30)
+    smooth(2).resize((90, 60)).save(files[2])
+    smooth(99).save(files[3])
+    content = io.BytesIO()
+    smooth(4).save(content, "JPEG")
+    files[4].write_bytes(content.getvalue()[:400])
+    return folder
+
+
+def test_each_image_is_ok_reencoded_different_or_missing(small, pictures, tmp_path) -> None:
+    summary = join(pictures, damaged_copy(small, tmp_path / "copy"), tmp_path / "out")
+    assert summary.statuses == {"ok": 1, "reencoded": 2, "different": 2, "missing": 1}
+    assert (summary.kept, summary.rejected) == (1, 5)
+    report = report_of(tmp_path / "out")
+    assert [report[image.image_id]["status"] for image in small.images] == [
+        "ok",
+        "reencoded",
+        "reencoded",
+        "different",
+        "different",
+        "missing",
+    ]
+    assert "90 x 60 pixels, boxes and masks are for 180 x 120" in report["1/000003"]["detail"]
+    text = (tmp_path / "out" / "report.txt").read_text()
+    assert "missing    '2/000006'" in text
+    assert text.endswith("1 ok, 2 reencoded, 2 different, 1 missing\n")
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["1/000001"]
+
+
+def test_reencoded_images_of_the_same_size_are_taken_on_request_under_their_own_hash(small, pictures, tmp_path) -> None:
+    copy = damaged_copy(small, tmp_path / "copy")
+    summary = join(pictures, copy, tmp_path / "out", accept_reencoded=True)
+    assert (summary.kept, summary.reasons) == (2, {"different": 2, "missing": 1, "reencoded": 1})
+    row = next(row for row in rows_of(tmp_path / "out") if row["image_id"] == "1/000002")
+    assert row["image"]["bytes"] == (copy / "1" / "000002.jpg").read_bytes()
+    assert row["sha256"] == hashlib.sha256(row["image"]["bytes"]).hexdigest()
+
+
+def test_running_again_does_nothing_until_the_copy_has_more(small, pictures, tmp_path) -> None:
+    copy = damaged_copy(small, tmp_path / "copy")
+    join(pictures, copy, tmp_path / "out")
+    assert join(pictures, copy, tmp_path / "out").already_done
+    shutil.copy(small.source / small.images[5].path, copy / "2" / "000006.png")
+    again = join(pictures, copy, tmp_path / "out")
+    assert (again.kept, again.statuses["missing"], again.already_done) == (2, 0, False)
+
+
+def test_other_annotations_do_not_replace_a_data_set_unasked(small, pictures, tmp_path) -> None:
+    join(pictures, small.source, tmp_path / "out")
+    with pytest.raises(SealedError, match="made from other inputs; rerun with --overwrite"):
+        join(pictures, small.source, tmp_path / "out", accept_reencoded=True)
+
+
+def test_copy_without_any_of_the_images_is_one_sentence_and_no_data_set(published, tmp_path) -> None:
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(SourceError, match="no image files here"):
+        join(published, tmp_path / "copy", tmp_path / "out")
+    smooth(1).save(tmp_path / "copy" / "holiday.jpg")
+    with pytest.raises(NothingKept, match="0 ok, 0 reencoded, 0 different, 14 missing.; give the root of the"):
+        join(published, tmp_path / "copy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_link_out_of_the_copy_is_not_followed(whole, published, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.source, copy)
+    outside = tmp_path / "outside.png"
+    target = copy / whole.images[0].path
+    target.rename(outside)
+    target.symlink_to(outside)
+    summary = join(published, copy, tmp_path / "out")
+    assert summary.statuses == {"ok": 13, "reencoded": 0, "different": 1, "missing": 0}
+
+
+def test_annotations_that_are_none_or_damaged_are_one_sentence(whole, published, tmp_path) -> None:
+    export.run(whole.workspace, ExportConfig(out=tmp_path / "hf"), QUIET)
+    with pytest.raises(SourceError, match="hf: not annotations to rebuild from; expected a folder written by"):
+        join(tmp_path / "hf", whole.source, tmp_path / "out")
+    shard = next((published / "data").glob("train-*"))
+    whole_shard = shard.read_bytes()
+    shard.write_bytes(whole_shard[: len(whole_shard) // 2])
+    with pytest.raises(SourceError, match="cannot be read as Parquet"):
+        join(published, whole.source, tmp_path / "out")
+    shard.write_bytes(whole_shard)
+    table = parquet.read_table(shard)
+    place = table.schema.get_field_index("path")
+    parquet.write_table(table.set_column(place, "path", [[None] * len(table)]), shard)
+    with pytest.raises(SourceError, match="the row of image '.*' lacks its name, hash, size or captions"):
+        join(published, whole.source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
