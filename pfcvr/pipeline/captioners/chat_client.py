@@ -17,9 +17,8 @@ import httpx2
 from pfcvr.errors import PfcvrError, StageStopped
 from pfcvr.pipeline.captioners.chat_reply import Remedy, Reply, Trouble, read_reply
 from pfcvr.pipeline.captioners.concurrency import Slots
-from pfcvr.pipeline.captioners.endpoint import http_client, without_key
+from pfcvr.pipeline.captioners.endpoint import LARGEST_ANSWER, http_client, whole_body, without_key
 
-LARGEST_ANSWER = 8 << 20  # bytes
 SECONDS_AVOIDED = 5.0  # that a server which failed is spared while others answer
 LONGEST_PAUSE = 600.0  # seconds that a server may ask us to wait; more ends the run
 CONTINUE = "rows without an answer stay pending, run the same command to continue"
@@ -232,13 +231,16 @@ class ChatClient:
         return replace(outcome, detail=without_key(outcome.detail, self._key))
 
     async def _exchange(self, url: str, body: bytes) -> Reply | Trouble:
-        content = bytearray()
         async with self._http.stream("POST", url, content=body) as response:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > LARGEST_ANSWER:
-                    return Trouble(Remedy.AGAIN, "broken_answer", f"the answer is larger than {LARGEST_ANSWER:,} bytes")
-            return read_reply(response.status_code, response.headers, bytes(content), self._settings.model)
+            content = await whole_body(response)
+        if content is None:
+            return Trouble(Remedy.AGAIN, "broken_answer", f"the answer is larger than {LARGEST_ANSWER:,} bytes")
+        outcome = read_reply(response.status_code, response.headers, content, self._settings.model)
+        if isinstance(outcome, Trouble) and self._key is not None:
+            # Before its words are cut short, which might leave a part of the key.
+            harmless = content.replace(self._key.encode(), b"***")
+            return read_reply(response.status_code, response.headers, harmless, self._settings.model)
+        return outcome
 
     async def _slow_down(self, trouble: Trouble, tries: int) -> None:
         """Wait as long as an overloaded server asks for, or a little longer each time; end the run out of patience."""

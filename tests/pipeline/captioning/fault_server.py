@@ -70,7 +70,7 @@ class Behaviour:
     body: bytes = b""
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    connection: Literal["keep", "reset", "half", "stall", "drip"] = "keep"
+    connection: Literal["keep", "reset", "half", "stall", "drip", "twice"] = "keep"
     delay: float = 0.0
 
 
@@ -158,12 +158,12 @@ class FaultServer:
 
     Chat requests without a picture are probes, answered as ``probe`` says; without ``probe`` they too are scripted.
 
-    ``models`` None has no list of models, and ``("html",)`` has a web page there; with ``key`` other requests get 401.
+    ``models`` None has no list of models, and a Behaviour has that there; with ``key`` other requests get 401.
     """
 
     script: Callable[[Asked], Behaviour] = lambda asked: answer()
     probe: Callable[[], Behaviour] | None = lambda: answer("fine")
-    models: tuple[str, ...] | None = (MODEL,)
+    models: tuple[str, ...] | Behaviour | None = (MODEL,)
     key: str | None = None
     asked: Counter[str | None] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -246,8 +246,8 @@ class FaultServer:
         if path == "/v1/models":
             if self.models is None:
                 return error(404)
-            if self.models == ("html",):
-                return Behaviour(b"<html>Welcome</html>")
+            if isinstance(self.models, Behaviour):
+                return self.models
             return json_body({"object": "list", "data": [{"id": name} for name in self.models]})
         if path != "/v1/chat/completions":
             return error(404, f"no such path: {path}")
@@ -283,7 +283,7 @@ class FaultServer:
             writer.close()
             raise ConnectionResetError
         else:
-            writer.write(head + behaviour.body)
+            writer.write((head + behaviour.body) * (2 if behaviour.connection == "twice" else 1))
             await writer.drain()
 
 

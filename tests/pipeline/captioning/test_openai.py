@@ -285,7 +285,7 @@ def test_a_server_that_cannot_be_used_is_named_in_one_sentence(pictures, start) 
     with pytest.raises(ServerError, match="does not list its models; choose one with --model"):
         captioning.run(start(models=None))
     with pytest.raises(ServerError, match="not an OpenAI-compatible server, or not ready .GET /models gave status 200"):
-        captioning.run(start(models=("html",)), model="tiny-vl")
+        captioning.run(start(models=faults.Behaviour(b"<html>Welcome</html>")), model="tiny-vl")
     server.die()
     with pytest.raises(ServerError, match="no server answers there .*; start it or correct --base-url"):
         captioning.run(server, model="tiny-vl")
