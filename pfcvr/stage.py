@@ -27,6 +27,7 @@ from pfcvr.records import Record, Rejected
 from pfcvr.row_index import RowIndex
 from pfcvr.row_pool import finished_rows
 from pfcvr.stage_plan import Row, RunOptions, StagePlan, StageSummary, work_safely
+from pfcvr.stage_reuse import DIGESTS, keep_unchanged, only_images_differ, write_digests
 from pfcvr.store import Manifest, SealedFile, Workspace
 
 __all__ = ["RunOptions", "StagePlan", "StageSummary", "run_stage"]
@@ -75,12 +76,16 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
     found = manifest.fingerprint if manifest is not None else read_draft(folder).get("fingerprint")
     if found is not None and found != plan.fingerprint:
         has_work = manifest is not None or kept_so_far(folder) > 0
+        keeps = manifest is not None and plan.follows_row and only_images_differ(found, plan.fingerprint)
         if has_work and not options.overwrite:
+            what = "work on the new and changed images alone" if keeps else "replace it"
             raise SealedError(
-                f"{folder}: already made from {_difference(found, plan.fingerprint)}; "
-                "rerun with --overwrite to replace it"
+                f"{folder}: already made from {_difference(found, plan.fingerprint)}; rerun with --overwrite to {what}"
             )
-        _clear(folder)
+        if keeps and manifest is not None and workspace.is_intact(manifest) and (folder / DIGESTS).exists():
+            keep_unchanged(folder, [file.name for file in manifest.files], RUNNING, plan)
+        else:
+            _clear(folder)
         return None
     if manifest is not None and options.overwrite and _is_altered(workspace, manifest):
         _clear(folder)
@@ -305,6 +310,8 @@ class _Run(Generic[Row]):
             )
         files = self._write_sorted_parts()
         self._sort_rejected()
+        if self._plan.follows_row:
+            write_digests(self._folder, self._plan)
         manifest = Manifest(
             stage=self._plan.name,
             pfcvr_version=__version__,

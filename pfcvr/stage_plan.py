@@ -22,7 +22,9 @@ class StagePlan(Generic[Row]):
     ``rows`` yields the input in a fixed order and may be called again; ``key`` names a row; ``work`` turns it into a
     record with that key or a Rejected with that subject. ``work_many`` does the same for several rows at once, in their
     order: every ``batch`` rows of the input, always the same. ``notes`` must follow from inputs and settings alone.
-    ``normal_reasons`` are rejections that never stop a run, however many there are. ``live`` adds to the progress line;
+    ``follows_row`` says that each result depends on its own row and not on which others there are: when only the images
+    of the workspace change, results of unchanged rows are kept. ``normal_reasons`` are rejections that never stop a
+    run, however many there are. ``live`` adds to the progress line;
     ``give_up`` is called once when the run ends early, so that the rows at work end soon.
     """
 
@@ -37,6 +39,7 @@ class StagePlan(Generic[Row]):
     batch: int = 1
     total: int | None = None
     workers: int = 1
+    follows_row: bool = False
     notes: Callable[[], dict[str, Any]] = dict
     normal_reasons: frozenset[str] = frozenset()
     live: Callable[[], str] = str

@@ -57,6 +57,7 @@ def run(workspace: Workspace, config: CaptionConfig, options: RunOptions) -> Sta
             work=work,
             total=workspace.image_count() + captioner.rejected_count,
             workers=captioner.workers,
+            follows_row=config.captioner != "import",  # another image can make a name in the file ambiguous
             notes=lambda: list_doubts(workspace),
             normal_reasons=captioner.normal_reasons,
             live=captioner.live,

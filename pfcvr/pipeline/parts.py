@@ -42,6 +42,7 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
             work_many=finder.work_many,
             batch=config.batch if finder.reads_pixels else 1,
             total=workspace.image_count() + detector.rejected_count,
+            follows_row=finder.reads_pixels,
             workers=READING_THREADS if finder.reads_pixels else 1,
             notes=lambda: part_notes(left_join(workspace.images(), _written(workspace)), config.grid),
             normal_reasons=NORMAL_REASONS,

@@ -1,0 +1,74 @@
+"""Results that still hold when the images of a workspace have grown or changed: those of rows that are as they were.
+
+A stage whose results each follow from their own row seals ``rows.jsonl`` beside its records: of every row a digest.
+When only the images differ from then, ``--overwrite`` keeps the results of unchanged rows and works on the others alone.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pfcvr.files import atomic_write, canonical_json, write_json
+from pfcvr.jsonl import parse_line, record_line, whole_lines
+from pfcvr.records import Record, Rejected
+from pfcvr.stage_plan import Row, StagePlan
+
+IMAGES_INPUTS = frozenset({"import", "select"})
+DIGESTS = "rows.jsonl"
+
+
+def only_images_differ(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether two fingerprints differ in nothing but which images there are."""
+    old, new = found.get("inputs", {}), wanted["inputs"]
+    differing = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+    return found.get("settings") == wanted["settings"] and differing <= IMAGES_INPUTS
+
+
+def write_digests(folder: Path, plan: StagePlan[Row]) -> None:
+    """Seal which rows the results were made of."""
+    with atomic_write(folder / DIGESTS) as file:
+        for key, digest in _digests(plan.rows(), plan):
+            file.write(canonical_json([key, digest]).encode() + b"\n")
+
+
+def keep_unchanged(folder: Path, parts: Iterable[str], running: str, plan: StagePlan[Row]) -> None:
+    """Turn a sealed stage into a running one that holds the results of the rows that are as they were.
+
+    ``parts`` are its sealed files, ``running`` the file that an unfinished stage appends to. The manifest goes last.
+    """
+    with closing(sqlite3.connect("", isolation_level=None)) as rows:
+        rows.execute("CREATE TABLE old (key TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID")
+        rows.execute("CREATE TABLE same (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        rows.execute("BEGIN")
+        old = (tuple(json.loads(line)) for _, line in whole_lines(folder / DIGESTS))
+        rows.executemany("INSERT OR REPLACE INTO old VALUES (?, ?)", old)
+        same = "INSERT OR IGNORE INTO same SELECT key FROM old WHERE key = ? AND digest = ?"
+        rows.executemany(same, _digests(plan.rows(), plan))
+
+        def is_same(key: str) -> bool:
+            return rows.execute("SELECT 1 FROM same WHERE key = ?", (key,)).fetchone() is not None
+
+        with atomic_write(folder / running) as file:
+            for name in parts:
+                file.writelines(_lines_of(folder / name, plan.kind, is_same))
+        write_json(folder / "draft.json", {"fingerprint": plan.fingerprint, "total": plan.total})
+        rejected = list(_lines_of(folder / "rejected.jsonl", Rejected, is_same))
+    with atomic_write(folder / "rejected.jsonl") as file:
+        file.writelines(rejected)
+    (folder / "manifest.json").unlink()
+
+
+def _digests(rows: Iterable[Row], plan: StagePlan[Row]) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        content = record_line(row) if isinstance(row, Record) else repr(row).encode()
+        yield plan.key(row), hashlib.sha256(content).hexdigest()[:32]
+
+
+def _lines_of(path: Path, kind: type[Record], is_wanted: Callable[[str], bool]) -> Iterator[bytes]:
+    for _, line in whole_lines(path):
+        if is_wanted(parse_line(line, kind, path).key):
+            yield line
