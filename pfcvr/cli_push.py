@@ -1,5 +1,6 @@
 """The commands of both programs that publish on the Hugging Face Hub."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from pfcvr.cli_output import DebugFlag, JsonFlag, WorkspaceDir, emit, new_app
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-data_app = new_app("")
+data_app, model_app = new_app(""), new_app("")
 RepositoryName = Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub, OWNER/NAME.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write what would be published into a folder; send nothing.")]
 Overwrite = Annotated[
@@ -47,3 +48,26 @@ def push_data(
     with opened.lock():
         summary = stage.run(opened, config, RunOptions())
     emit(summary.as_dict(), summary.text(), as_json)
+
+
+@model_app.command("push")
+def push_model(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    repository: RepositoryName,
+    private: Annotated[bool, typer.Option("--private", help="For the owner's eyes alone.")] = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Publish a trained model on the Hub, with a card, its recipe and what it reached.
+
+    The access token is that of hf auth login, or HF_TOKEN. Run it again to continue.
+
+    Example: pfcvr push run lab/vehicle-search --private
+    """
+    from pfcvr.model import push as publishing
+
+    values = {"run": run, "repository": repository, "private": private, "dry_run": dry_run, "overwrite": overwrite}
+    result = publishing.push(settings.parse(settings.PushModelConfig, values, "pfcvr push"))
+    emit(result.as_dict(), result.text(), as_json)

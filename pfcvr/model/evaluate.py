@@ -19,11 +19,11 @@ from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
 from pfcvr.model.figures import draw_figures
+from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.query_results import query_results_path, write_query_results
 from pfcvr.model.retrievers import load_retriever
-from pfcvr.model.run_folder import RunFolder
 
 TITLES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 KEPT_FACTS = ("method", "variant", "protocol", "seed", "queries", "gallery", "data_fingerprint")
@@ -46,7 +46,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         DataError: the data set has no such split, or nothing in it to search for.
         SourceError: the truth file cannot be read or does not know a vehicle.
     """
-    folder = RunFolder(config.run)
+    folder = open_run(config.run)
     manifest = folder.finished()
     data = open_data(config.data)
     rows = data.split(config.split)

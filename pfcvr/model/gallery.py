@@ -20,6 +20,7 @@ from pfcvr.files import canonical_json, sha256_file, write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import encode_images
+from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import Scores, unit_features
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
@@ -75,7 +76,7 @@ def index(config: IndexConfig, quiet: bool = False) -> IndexResult:
         SealedError: ``config.out`` holds a gallery of other images or another model.
         DataError: the data set has no such split.
     """
-    folder = RunFolder(config.run)
+    folder = open_run(config.run)
     manifest = folder.finished()
     data = open_data(config.data)
     rows = data.split(config.split)

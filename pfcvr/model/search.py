@@ -10,6 +10,7 @@ from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import encode_images, encode_texts
 from pfcvr.model.gallery import MANIFEST, Gallery, gallery_images, read_gallery
+from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import top_rows, unit_features
 from pfcvr.model.panel import PanelHit, PanelRow, render_panel
 from pfcvr.model.retrievers import Retriever, load_retriever
@@ -83,7 +84,7 @@ def _open(config: SearchConfig, quiet: bool) -> tuple[Retriever, Gallery]:
     if (config.source / MANIFEST).is_file():
         gallery = read_gallery(config.source)
         return _retriever(RunFolder(gallery.run), config), gallery
-    folder = RunFolder(config.source)
+    folder = open_run(config.source)
     if not folder.is_run:
         raise CheckpointError(
             f"{config.source}: neither a gallery of pfcvr index nor a run of pfcvr train; check the path"

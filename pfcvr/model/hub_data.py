@@ -1,0 +1,53 @@
+"""A data set of the Hub, opened by its name: its tables, what it is, and the recipe of its grids."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pfcvr.errors import DataError
+from pfcvr.files import sha256_file, sha256_json
+from pfcvr.hub import MANIFEST_NAME, patiently
+
+
+def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
+    """Tables by split, the fingerprint, and the coverage of the grids where its manifest says it.
+
+    What ``pfcvr-data push`` published is known by its manifest, so that it is the same data on every machine; another
+    data set by what was downloaded.
+
+    Raises:
+        HubError: the Hub has no such data set, or was not reached.
+        DataError: it has one that ``load_dataset`` cannot read.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    asked = f"{name}: no such folder here, and on the Hub"
+    try:
+        tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(
+            f"{name}: not a data set that can be read ({_first_line(error)}); give one published by pfcvr-data push"
+        ) from error
+    manifest = _manifest(name, asked)
+    if manifest is None:
+        return tables, sha256_json({split: table._fingerprint for split, table in tables.items()}), None
+    grid = json.loads(manifest.read_bytes()).get("grid") or {}
+    return tables, sha256_file(manifest), grid.get("coverage")
+
+
+def _manifest(name: str, asked: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def download() -> Path | None:
+        try:
+            return Path(hf_hub_download(name, MANIFEST_NAME, repo_type="dataset"))
+        except EntryNotFoundError:
+            return None
+
+    return patiently(asked, download)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]

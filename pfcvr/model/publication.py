@@ -1,0 +1,118 @@
+"""A finished run as the folder that is published: the model as one reads it from the Hub, and how it came about.
+
+Beside what ``PfcvrModel.save_pretrained`` wrote: ``run.json`` and ``recipe.toml`` (with them the folder is a run too),
+``results.json`` with an interval for every figure, and a card that states them. Places on this machine are left out.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pfcvr.config import Recipe
+from pfcvr.errors import CheckpointError
+from pfcvr.files import disk_full_stops, process_lock, sha256_file, write_json
+from pfcvr.hub import MANIFEST_NAME
+from pfcvr.model.hub_run import MODEL_FILES
+from pfcvr.model.model_card import Measured, ModelFacts, model_card
+from pfcvr.model.pretrained import CARD_NAME, CONFIG_NAME
+from pfcvr.model.query_results import REACHED, query_results_path, read_query_results
+from pfcvr.model.run_folder import RunFolder
+from pfcvr.model.statistics import bootstrap_interval, unit_sums
+
+RESULTS_NAME = "results.json"
+OF_EVALUATION = ("queries", "gallery", "identities", "metrics", "chance", "without_own_image", "truncated_captions")
+
+
+def compose(run: RunFolder, repository: str) -> Path:
+    """Write ``RUN/push`` anew and return it; the same run gives the same bytes.
+
+    Raises:
+        CheckpointError: the run is not finished, or a file of it is missing or damaged.
+    """
+    manifest = run.finished()
+    place, beside = run.root / "push", run.root / ".push.partial"
+    with process_lock(run.root / ".push.lock", "publishing this run"), disk_full_stops(f"{place}: push"):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        _fill(beside, run, manifest, repository)
+        shutil.rmtree(place, ignore_errors=True)
+        beside.rename(place)
+    return place
+
+
+def _fill(place: Path, run: RunFolder, manifest: dict[str, Any], repository: str) -> None:
+    for name in MODEL_FILES:
+        if not (run.model / name).is_file():
+            raise CheckpointError(f"{run.model}: no {name}; restore the file or train again in a new folder")
+        shutil.copyfile(run.model / name, place / name)
+    recipe = run.read_recipe()
+    results = _results(run, manifest)
+    hidden = _local_places(manifest, recipe, results)
+    settings = (place / CONFIG_NAME).read_text(encoding="utf-8")
+    (place / CONFIG_NAME).write_text(_without(settings, hidden), encoding="utf-8")
+    (place / run.recipe.name).write_text(_without(run.recipe.read_text(encoding="utf-8"), hidden), encoding="utf-8")
+    write_json(place / run.manifest.name, _without(manifest, hidden))
+    write_json(place / RESULTS_NAME, _without(results, hidden))
+    facts = ModelFacts(repository, _without(manifest, hidden), recipe, tuple(_measured(results, hidden)))
+    (place / CARD_NAME).write_text(model_card(facts), encoding="utf-8")
+    files = {path.name: sha256_file(path) for path in sorted(place.iterdir())}
+    write_json(place / MANIFEST_NAME, {"kind": "pfcvr-model", "files": files})
+
+
+def _results(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Every evaluation of the run, by split, each figure with its interval where the single queries are known."""
+    found = {}
+    for path in sorted(run.root.glob("eval-*.json")):
+        split = path.stem.removeprefix("eval-")
+        try:
+            content = json.loads(path.read_bytes())
+            found[split] = {name: content[name] for name in OF_EVALUATION}
+            found[split] |= {"data": content["data"], "data_fingerprint": content["data_fingerprint"]}
+        except (ValueError, KeyError, TypeError):
+            raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
+        found[split]["intervals"] = _intervals(run, split, int(manifest["seed"]))
+    return found
+
+
+def _intervals(run: RunFolder, split: str, seed: int) -> dict[str, list[float]] | None:
+    """95 % bootstrap intervals over identities, in percent, by metric."""
+    path = query_results_path(run.root, split)
+    if not path.is_file():
+        return None
+    results = read_query_results(path)
+    low, high = bootstrap_interval(unit_sums(results.values, results.vehicle_ids, "identities"), seed)
+    return {name: [float(low[column]), float(high[column])] for column, name in enumerate(REACHED)}
+
+
+def _measured(results: dict[str, Any], hidden: dict[str, str]) -> list[Measured]:
+    return [
+        Measured(
+            split=split,
+            data=_without(found["data"], hidden),
+            queries=found["queries"],
+            gallery=found["gallery"],
+            metrics={name: found["metrics"][name] for name in REACHED},
+            chance=found["chance"],
+            intervals=found["intervals"] or {},
+        )
+        for split, found in results.items()
+    ]
+
+
+def _local_places(manifest: dict[str, Any], recipe: Recipe, results: dict[str, Any]) -> dict[str, str]:
+    """Places on this machine that the run names, and what stands for them outside."""
+    named = [manifest["data_source"], recipe.model.backbone or "", *(found["data"] for found in results.values())]
+    local = [text for text in named if Path(text).is_absolute() or ("/" in text and Path(text).exists())]
+    return {text: Path(text).name for text in sorted(local, key=len, reverse=True)}
+
+
+def _without(value: Any, hidden: dict[str, str]) -> Any:
+    """``value`` with the places in ``hidden`` replaced in every text."""
+    if isinstance(value, str):
+        for place, name in hidden.items():
+            value = value.replace(place, name)
+        return value
+    if isinstance(value, dict):
+        return {key: _without(found, hidden) for key, found in value.items()}
+    return [_without(found, hidden) for found in value] if isinstance(value, list) else value
