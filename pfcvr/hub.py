@@ -225,12 +225,12 @@ class HubRepository:
         return patiently(self.name, lambda: call(*arguments, **options))
 
 
-def patiently(name: str, call: Callable[[], Result]) -> Result:
-    """What ``call`` returns; failures that pass are waited for, others become one sentence about ``name``.
+def patiently(name: str, call: Callable[[], Result], waits: tuple[float, ...] = WAITS) -> Result:
+    """What ``call`` returns; failures that pass are waited for (seconds), others become one sentence about ``name``.
 
     Raises HubError for what the Hub, its client or the connection refuse, and anything else as it is.
     """
-    for wait in (*WAITS, None):
+    for wait in (*waits, None):
         try:
             return call()
         except Exception as error:

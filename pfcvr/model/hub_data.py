@@ -24,7 +24,7 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
 
     asked = f"{name}: no such folder here, and on the Hub"
     try:
-        tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name))
+        tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name), waits=())
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(
             f"{name}: not a data set that can be read ({_first_line(error)}); give one published by pfcvr-data push"
@@ -46,7 +46,7 @@ def _manifest(name: str, asked: str) -> Path | None:
         except EntryNotFoundError:
             return None
 
-    return patiently(asked, download)
+    return patiently(asked, download, waits=())
 
 
 def _first_line(error: BaseException) -> str:

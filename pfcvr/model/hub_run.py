@@ -31,7 +31,7 @@ def _fetch(name: str, place: Path) -> None:
 
     wanted = [*MODEL_FILES, *RUN_FILES, MANIFEST_NAME]
     asked = f"{name}: no such folder here, and on the Hub"
-    snapshot = Path(patiently(asked, lambda: snapshot_download(name, allow_patterns=wanted)))
+    snapshot = Path(patiently(asked, lambda: snapshot_download(name, allow_patterns=wanted), waits=()))
     if not all((snapshot / file).is_file() for file in (*RUN_FILES, MANIFEST_NAME)):
         raise CheckpointError(f"{name}: a model on the Hub that pfcvr push did not publish; give a run of pfcvr train")
     published = json.loads((snapshot / MANIFEST_NAME).read_bytes()).get("files", {})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hub.conftest import Program
-from hub.loopback_hub import Fault, LoopbackHub
+from hub.loopback_hub import LoopbackHub
 
 SMALL = (
     "schedule.length=4", "schedule.warmup=1", "schedule.evaluate_every=2", "batch_size=4", "model.image_size=[16, 16]",
