@@ -47,14 +47,22 @@ def check(
 
 
 @app.command()
-def stats(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
-    """Count images, identities, words and parts, laid out as Tables I and II of the paper.
+def stats(
+    workspace: WorkspaceDir,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file, too.")] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Count images, identities, captions and parts: Tables I and II of the paper, and what makes captions distinct.
 
-    Example: pfcvr-data stats -w work
+    Example: pfcvr-data stats -w work --html statistics.html
     """
     from pfcvr.pipeline import stats as stage
+    from pfcvr.pipeline.stats_page import write_page
 
     statistics = stage.run(Workspace(workspace))
+    if html is not None:
+        write_page(statistics, html)
     emit(statistics.as_dict(), statistics.text(), as_json)
 
 

@@ -69,6 +69,10 @@ class Selected(ImageKeyed):
     vehicle_id: Text
 
 
+PEOPLE = "people"
+"""The captioner, or detector, of what people wrote or drew."""
+
+
 class CaptionOrigin(Record):
     """Where a caption came from; fields that a captioner has no value for are None."""
 
@@ -84,6 +88,11 @@ class CaptionOrigin(Record):
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    @property
+    def human(self) -> bool:
+        """Whether people wrote it; who and when says the HumanEdit."""
+        return self.captioner == PEOPLE
 
 
 class Caption(ImageKeyed):
@@ -144,6 +153,11 @@ class PartsOrigin(Record):
     segmenter_model: str | None = None
     phrases: str | None = None
     phrases_sha256: str | None = None
+
+    @property
+    def human(self) -> bool:
+        """Whether people drew them; who and when says the HumanEdit."""
+        return self.detector == PEOPLE
 
 
 class ImageParts(ImageKeyed):

@@ -9,6 +9,7 @@ from pathlib import Path
 from pfcvr import geometry
 from pfcvr.config import GridConfig
 from pfcvr.records import (
+    PEOPLE,
     Caption,
     CaptionOrigin,
     HumanCaption,
@@ -21,8 +22,6 @@ from pfcvr.records import (
     VehicleSplit,
 )
 from pfcvr.store import Workspace, left_join
-
-PEOPLE = "people"
 
 
 class PixelsUnavailable(Exception):

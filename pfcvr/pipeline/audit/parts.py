@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pfcvr.pipeline.audit import Finding, Tally
-from pfcvr.pipeline.joined import PEOPLE, JoinedImage
-from pfcvr.records import PARTS, Part
+from pfcvr.pipeline.joined import JoinedImage
+from pfcvr.records import PARTS, PEOPLE, Part
 
 LOWEST_COVERAGE = 0.1
 WITHOUT_MODEL = frozenset({"import", PEOPLE})
