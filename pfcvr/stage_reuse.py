@@ -1,7 +1,7 @@
 """Results that still hold when the images of a workspace have grown or changed: those of rows that are as they were.
 
 A stage whose results each follow from their own row seals ``rows.jsonl`` beside its records: of every row a digest.
-When only the images differ from then, ``--overwrite`` keeps the results of unchanged rows and works on the others alone.
+When only the images differ from then, ``--overwrite`` keeps the results of unchanged rows and works on the others.
 """
 
 import hashlib

@@ -7,18 +7,21 @@ Kept in ``import/files.sqlite``, a cache: without it, everything is read again.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pfcvr.pipeline.images import ImageFacts, inspect_image
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fact (path TEXT PRIMARY KEY, state TEXT, sha256 TEXT, width INTEGER, height INTEGER)
     WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS last (image_id TEXT PRIMARY KEY, path TEXT, sha256 TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS last (image_id TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID;
+CREATE TEMP TABLE present (image_id TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID;
 """
 FACTS_PER_COMMIT = 2000
+EXAMPLES = 5
 
 
 class FileFacts:
@@ -57,18 +60,39 @@ class FileFacts:
                 self._uncommitted = 0
         return facts
 
-    def last_images(self) -> Iterator[tuple[str, str, str]]:
-        """image_id, path and hash of every image of the last finished import, in order of the image_id."""
+    def absent(self, present: Iterable[str]) -> tuple[int, list[str]]:
+        """How many images of the last finished import are not among the image_ids ``present``, and the first ones."""
         with self._lock:
-            rows = self._db.execute("SELECT image_id, path, sha256 FROM last ORDER BY image_id").fetchall()
-        yield from rows
+            self._fill("present", ((image_id, "") for image_id in present))
+            return self._difference("last", "present")
 
-    def remember_images(self, images: Iterable[tuple[str, str, str]]) -> None:
-        """Replace what ``last_images`` gives."""
+    def compare_and_remember(self, images: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """How ``images``, (image_id, hash) each, differ from those of the last finished import; then they are the last.
+
+        Empty after the first import.
+        """
         with self._lock:
+            self._fill("present", images)
+            (known,) = self._db.execute("SELECT count(*) FROM last").fetchone()
+            added, _ = self._difference("present", "last")
+            vanished, examples = self._difference("last", "present")
+            joined = "present JOIN last USING (image_id) WHERE present.sha256 <> last.sha256"
+            (changed,) = self._db.execute(f"SELECT count(*) FROM {joined}").fetchone()
             self._db.execute("DELETE FROM last")
-            self._db.executemany("INSERT INTO last VALUES (?, ?, ?)", images)
+            self._db.execute("INSERT INTO last SELECT * FROM present")
             self._db.commit()
+        return {"added": added, "changed": changed, "vanished": vanished, "examples": examples} if known else {}
+
+    def _fill(self, table: str, images: Iterable[tuple[str, str]]) -> None:
+        self._db.execute(f"DELETE FROM {table}")
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", images)
+
+    def _difference(self, table: str, other: str) -> tuple[int, list[str]]:
+        """How many images of ``table`` are not in ``other``, and the first ones."""
+        missing = f"FROM {table} WHERE image_id NOT IN (SELECT image_id FROM {other})"
+        (count,) = self._db.execute(f"SELECT count(*) {missing}").fetchone()
+        shown = self._db.execute(f"SELECT image_id {missing} ORDER BY image_id LIMIT ?", (EXAMPLES,))
+        return count, [image_id for (image_id,) in shown]
 
     def close(self) -> None:
         with suppress(sqlite3.DatabaseError):

@@ -53,7 +53,9 @@ def run(workspace: Workspace, config: ImportConfig, options: RunOptions) -> Stag
         if summary.pending or summary.already_done:
             return summary
         (workspace.folder("import") / SURPRISES).unlink(missing_ok=True)
-        return replace(summary, notes=summary.notes | _since_last(workspace, facts))
+        images = workspace.records("import", ImageRecord)
+        since = facts.compare_and_remember((image.image_id, image.sha256) for image in images)
+        return replace(summary, notes=summary.notes | ({"since_last_import": since} if since else {}))
 
 
 def report(summary: StageSummary) -> str:
@@ -125,38 +127,13 @@ def _source_has_changed(workspace: Workspace, plan: StagePlan[SourceImage | Reje
 
 def _refuse_losses(workspace: Workspace, listing: SourceListing, facts: FileFacts) -> None:
     """Raise SealedError where an image of the last import is no longer there: its source may just not be mounted."""
-    there = sqlite3.connect("", isolation_level=None)
-    with closing(there):
-        there.execute("CREATE TABLE image (image_id TEXT PRIMARY KEY) WITHOUT ROWID")
-        there.execute("BEGIN")
-        found = (row for row in listing.rows() if isinstance(row, SourceImage))
-        present = ((row.image_id,) for row in found if os.path.exists(listing.root / row.path))
-        there.executemany("INSERT INTO image VALUES (?)", present)
-        is_there = "SELECT 1 FROM image WHERE image_id = ?"
-        lost = [own for own, *_ in facts.last_images() if there.execute(is_there, (own,)).fetchone() is None]
-    if lost:
+    found = (row for row in listing.rows() if isinstance(row, SourceImage))
+    count, examples = facts.absent(row.image_id for row in found if os.path.exists(listing.root / row.path))
+    if count:
         raise SealedError(
-            f"{listing.root}: {len(lost):,} images of the last import are gone, such as {', '.join(lost[:EXAMPLES])}; "
+            f"{listing.root}: {count:,} images of the last import are gone, such as {', '.join(examples)}; "
             f"bring them back, or drop them from {workspace.root} with --overwrite"
         )
-
-
-def _since_last(workspace: Workspace, facts: FileFacts) -> dict[str, Any]:
-    """How the images differ from those of the import before; nothing after the first one."""
-    before = {image_id: sha256 for image_id, _, sha256 in facts.last_images()}
-    had_any, added, changed = bool(before), 0, 0
-    for image in workspace.records("import", ImageRecord):
-        known = before.pop(image.image_id, None)
-        added += known is None
-        changed += known not in (None, image.sha256)
-    images = workspace.records("import", ImageRecord)
-    facts.remember_images((image.image_id, image.path, image.sha256) for image in images)
-    if not had_any:
-        return {}
-    gone = sorted(before)
-    return {
-        "since_last_import": {"added": added, "changed": changed, "vanished": len(gone), "examples": gone[:EXAMPLES]}
-    }
 
 
 def _written(workspace: Workspace) -> Iterator[ImageRecord]:
