@@ -52,6 +52,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: there is no such configuration file; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML ({error}); correct the file") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not usable as TOML (nested too deeply); correct the file") from None
 
 
 def _first_problem(kind: type[Settings], error: ValidationError) -> str:
@@ -62,7 +64,9 @@ def _first_problem(kind: type[Settings], error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"'{key}' is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"'{key}': {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+    message = message[0].lower() + message[1:]
+    # What concerns several keys at once has no place of its own, and all of the input beside it.
+    return f"'{key}': {message} (got {problem['input']!r})" if key else message
 
 
 def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -81,6 +81,7 @@ def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
         ("min_words = 5", "min_words = 50", "min_words 50 is more than max_words 20"),
         ("temperature = 0.5", "temperature = 9", "sampling.temperature"),
         ("version = 2", "version = ", "not valid TOML"),
+        ("version = 2", f"version = {'[' * 5000}", "nested too deeply"),
         ('type = "string"', 'type = "array"', "json_schema.properties.caption.type is 'array' and has to be"),
         ('type = "string"', 'type = "string"\nformat = "date"', "unknown keyword 'format'"),
         ('type = "string"', 'type = "string"\nmaxLength = -1', "maxLength has to be a whole number from 0"),
@@ -106,6 +107,7 @@ def test_everything_wrong_with_a_prompt_file_is_said_in_one_sentence(
         load_prompt(str(path))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250, "the file is repeated in the sentence"
 
 
 def test_a_part_that_nobody_knows_is_refused(tmp_path: Path) -> None:
