@@ -30,7 +30,7 @@ from pfcvr.stage_plan import Row, RunOptions, StagePlan, StageSummary, work_safe
 from pfcvr.stage_reuse import DIGESTS, keep_unchanged, only_images_differ, write_digests
 from pfcvr.store import Manifest, SealedFile, Workspace
 
-__all__ = ["RunOptions", "StagePlan", "StageSummary", "run_stage"]
+__all__ = ["RunOptions", "StagePlan", "StageSummary", "read_draft", "run_stage"]
 
 RECORDS_PER_FILE = 50_000
 RUNNING = "part-running.jsonl"

@@ -18,7 +18,7 @@ from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer
 from pfcvr.pipeline.sources.published import counts_text
 from pfcvr.records import ImageRecord, Rejected
-from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
+from pfcvr.stage import RunOptions, StagePlan, StageSummary, read_draft, run_stage
 from pfcvr.store import Workspace
 
 MAX_WORKERS = 8
@@ -116,13 +116,14 @@ def _inspect(row: SourceImage | Rejected, listing: SourceListing, facts: FileFac
 
 
 def _source_has_changed(workspace: Workspace, plan: StagePlan[SourceImage | Rejected]) -> bool:
-    """Whether this source was imported before, as it was then."""
-    manifest = workspace.manifest("import")
-    return (
-        manifest is not None
-        and manifest.settings == plan.fingerprint["settings"]
-        and (manifest.inputs != plan.fingerprint["inputs"])
-    )
+    """Whether this source was imported before, wholly or in part, and was another then.
+
+    What was read of it is known (``FileFacts``), so beginning anew costs little.
+    """
+    manifest, wanted = workspace.manifest("import"), plan.fingerprint
+    found = read_draft(workspace.folder("import")) if manifest is None else {"fingerprint": manifest.fingerprint}
+    before = found.get("fingerprint", wanted)
+    return bool(before["settings"] == wanted["settings"] and before["inputs"] != wanted["inputs"])
 
 
 def _refuse_losses(workspace: Workspace, listing: SourceListing, facts: FileFacts) -> None:
