@@ -14,7 +14,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 EXAMPLE = "http://127.0.0.1:8000/v1"
 SECONDS_FOR_A_LIST = 20.0
 LARGEST_ANSWER = 8 << 20  # bytes
-NAMES_SHOWN = 8
+NAMES_SHOWN, NAME_CHARACTERS = 8, 200
 
 
 class _ClientOptions(TypedDict):
@@ -163,9 +163,11 @@ def _names(content: bytes) -> list[str] | None:
     rows = value.get("data") if isinstance(value, dict) else None
     if not isinstance(rows, list):
         return None
-    return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    names = [row.get("id") for row in rows if isinstance(row, dict)]
+    # They go to terminals and into records: none that writes elsewhere on a screen than in its place.
+    return [name for name in names if isinstance(name, str) and name.isprintable()]
 
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return (", ".join(sorted(names)[:NAMES_SHOWN]) or "none") + more
+    return (", ".join(name[:NAME_CHARACTERS] for name in sorted(names)[:NAMES_SHOWN]) or "none") + more

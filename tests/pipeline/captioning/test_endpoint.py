@@ -78,3 +78,9 @@ def test_a_list_of_models_that_does_not_come_to_its_end_is_not_waited_for(
     monkeypatch.setattr(endpoint, "SECONDS_FOR_A_LIST", 0.3)
     with pytest.raises(ServerError, match="no whole list of models within 0.3 s; look at the server"):
         pictures(1).run(start(models=faults.Behaviour(b" " * 1000, connection=connection)))
+
+
+def test_a_model_whose_name_would_move_about_on_a_screen_is_none(pictures, start) -> None:
+    server = start(models=("tiny-vl\x1b[2J", "x" * 9000))
+    with pytest.raises(ServerError, match="the server has no model 'qwen'; it has: x{200}$"):
+        pictures(1).run(server, model="qwen")
