@@ -131,6 +131,8 @@ def _delimited_row(place: str, header: list[str], fields: list[str], delimiter: 
 
 
 def _row(place: str, value: Any) -> CaptionRow | MalformedRow:
+    if UNDECODABLE in str(value):
+        return MalformedRow(place, "not UTF-8 text")
     if isinstance(value, dict):
         return CaptionRow(place, value)
     return MalformedRow(place, f"expected an object with an image and its captions, found {type(value).__name__}")

@@ -181,3 +181,20 @@ def test_half_a_character_in_a_row_does_not_stop_the_others(intake, json_lines) 
     (image,) = intake.images().values()
     assert (image.color, image.type) == ("red", None)
     assert intake.reasons() == {"rows.jsonl:2": "no_identity"}
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_bytes_that_are_no_utf_8_cost_only_their_row(intake, name: str) -> None:
+    intake.picture("a.png")
+    intake.picture("b.png", color="red")
+    good, bad = (
+        b'{"file_path": "%s.png", "id": 1, "caption": "%s"}' % pair for pair in ((b"a", b"car"), (b"b", b"\xe9"))
+    )
+    forms = {
+        "rows.json": b"[" + good + b"," + bad + b"]",
+        "rows.jsonl": good + b"\n" + bad + b"\n",
+        "rows.csv": b"file_path,id,caption\na.png,1,car\nb.png,1,\xe9\n",
+    }
+    intake.write(name, forms[name])
+    summary = intake.run_import()
+    assert (summary.kept, summary.reasons) == (1, {"malformed_line": 1})
