@@ -10,9 +10,9 @@ from pfcvr.errors import UsageError
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error."""
+    """Base of all settings: immutable; an unknown key and a number that is not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -65,8 +65,10 @@ def _first_problem(kind: type[Settings], error: ValidationError) -> str:
         return f"'{key}' is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    # What concerns several keys at once has no place of its own, and all of the input beside it.
-    return f"'{key}': {message} (got {problem['input']!r})" if key else message
+    place = f"'{key}': " if key else ""
+    # What concerns several keys at once has a whole table for input.
+    got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{place}{message}{got}"
 
 
 def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

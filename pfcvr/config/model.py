@@ -57,7 +57,8 @@ class LossWeights(Settings):
 class ModelConfig(Settings):
     """Everything that decides which PFCVR model is built; what decides how it is trained is not here."""
 
-    backbone: str | None = None  # Transformers CLIP checkpoint, name or folder; none: random towers of ``towers`` size
+    # Transformers CLIP checkpoint (name or folder) or a file in OpenAI's layout; none: random ``towers``.
+    backbone: str | None = Field(None, min_length=1)
     towers: TowerSizes = TowerSizes()
     image_size: tuple[int, int] = (384, 384)  # rows, cols in px (official code; the paper's number is lost)
     text_length: int = Field(77, ge=3)  # tokens with start and end (paper, section V-B)

@@ -175,9 +175,10 @@ class _Training:
             if saves or len(unwritten) >= LOSSES_PER_WRITE:
                 self._write_losses(log, unwritten)
                 unwritten = {}
-            if log is not None and evaluates:
-                self._evaluate(log)
             if log is not None and saves:
+                self._check_weights(log)
+                if evaluates:
+                    self._evaluate(log)
                 self._save(log)
             progress.advance()
 
@@ -208,9 +209,11 @@ class _Training:
             _replace_model(self.folder.model, self.model)
         draw_curves(self.folder)
 
-    def _save(self, log: RunLog) -> None:
+    def _check_weights(self, log: RunLog) -> None:
         if not all_finite(self.model):
             self._stop(log, f"a weight is no longer a finite number after step {self.state.step}")
+
+    def _save(self, log: RunLog) -> None:
         log.flush()
         self.state.metrics_bytes = log.offset
         save_checkpoint(self.folder.checkpoint, self.model, self.take_step.optimizer, self.state)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pfcvr.config import ModelConfig, parse
+from pfcvr.config import ModelConfig, Recipe, parse
 from pfcvr.errors import UsageError
 
 
@@ -26,6 +26,8 @@ def test_the_patch_grid_has_as_many_rows_as_the_image_is_high() -> None:
         ({"heads": 7}, "embedding_dim (512) must be divisible by heads (7)"),
         ({"towers": {"text_heads": 5}}, "text_width (512) must be divisible by text_heads (5)"),
         ({"losses": {"mlm": -1}}, "'losses.mlm': input should be greater than or equal to 0"),
+        ({"losses": {"mlm": float("inf")}}, "'losses.mlm': input should be a finite number (got inf)"),
+        ({"backbone": ""}, "'backbone': string should have at least 1 character (got '')"),
         ({"losses": {"zoo": 1}}, "unknown key 'losses.zoo'; known here: id, itc, mim, mlm, part_across"),
     ],
 )
@@ -34,3 +36,9 @@ def test_settings_that_fit_no_model_are_refused_with_a_sentence(settings: dict[s
         parse(ModelConfig, settings, "recipe.toml")
     assert sentence in str(refusal.value)
     assert str(refusal.value).startswith("recipe.toml: ")
+
+
+def test_what_concerns_several_keys_is_said_without_all_the_others() -> None:
+    with pytest.raises(UsageError) as refusal:
+        parse(Recipe, {"model": {"image_size": [100, 96]}}, "--set")
+    assert str(refusal.value) == "--set: 'model': image_size (100, 96) must be multiples of patch_size (16)"

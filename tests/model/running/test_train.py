@@ -40,7 +40,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def test_a_finished_run_leaves_all_its_files_and_facts(finished_run: Path) -> None:
-    names = {path.name for path in finished_run.iterdir() if not path.name.startswith("eval-")}
+    names = {path.name for path in finished_run.iterdir() if not path.name.startswith(("eval-", "queries-"))}
     assert names == {".lock", "recipe.toml", "metrics.jsonl", "curves.png", "tensorboard", "model", "run.json"}
     facts = json.loads((finished_run / "run.json").read_text())
     assert (facts["method"], facts["variant"], facts["protocol"], facts["seed"]) == ("pfcvr", "paper", "clean", 0)
@@ -281,6 +281,16 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     assert all(torch.isfinite(weight).all() for weight in kept["model"].values())
     steps = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "losses" in row]
     assert steps == list(range(1, 9))
+
+
+def test_a_rate_that_ruins_the_weights_is_told_before_they_are_measured(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    absurd = config_for(
+        painted, tmp_path / "run", small_model, "schedule.evaluate_every=1", "schedule.warmup=0", "optimizer.lr=1e38"
+    )
+    with pytest.raises(StageStopped, match=r"after step 1; there is no checkpoint yet; train in a new folder with"):
+        train(absurd, quiet=True)
 
 
 @pytest.fixture
