@@ -18,6 +18,7 @@ from pfcvr.config import Protocol
 from pfcvr.errors import DataError
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.identity_draw import carve_validation
+from pfcvr.model.hub_data import load_hub_tables
 from pfcvr.model.part_masks import PartLayer, layers_of_grid, layers_of_instances
 
 DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
@@ -164,22 +165,23 @@ def open_data(source: str) -> VehicleData:
 
     Raises:
         DataError: nothing there, not such a data set, or a needed column is missing.
+        HubError: the Hub has no data set of that name, or was not reached.
     """
     folder = Path(source)
     if folder.exists():
         tables, fingerprint, coverage = _open_folder(folder)
-    else:
-        tables = _open_hub(source)
-        fingerprint = sha256_json({name: table._fingerprint for name, table in tables.items()})
-        coverage = DEFAULT_COVERAGE
+    elif HUB_NAME.fullmatch(source):
+        tables, fingerprint, on_hub = load_hub_tables(source)
+        coverage = DEFAULT_COVERAGE if on_hub is None else on_hub
+    else:  # asking the Hub anyway would retry for half a minute
+        raise DataError(
+            f"{source}: no such folder; give a folder written by pfcvr-data export, or a Hub name OWNER/NAME"
+        )
     splits = {}
     for name in sorted(tables, key=_split_order):
         missing = [column for column in NEEDED_COLUMNS if column not in tables[name].column_names]
         if missing:
-            raise DataError(
-                f"{source}: split '{name}' has no column {', '.join(missing)}; expected a data set written by "
-                "pfcvr-data export"
-            )
+            raise DataError(_lacks_columns(source, name, missing, tables[name].column_names))
         if len(tables[name]):
             splits[name] = Rows(tables[name], f"{source} ({name})")
     return VehicleData(source, fingerprint, splits, coverage)
@@ -246,6 +248,16 @@ def _too_few(source: str, identities: int) -> str:
     )
 
 
+def _lacks_columns(source: str, split: str, missing: list[str], columns: list[str]) -> str:
+    if missing == ["image"] and "sha256" in columns:
+        return (
+            f"{source}: holds annotations without pixels; join them with your own copy of the images first: "
+            "pfcvr-data rebuild ANNOTATIONS --images ROOT --out OUT"
+        )
+    wanted = ", ".join(missing)
+    return f"{source}: split '{split}' has no column {wanted}; expected a data set written by pfcvr-data export"
+
+
 def _split_order(name: str) -> tuple[int, str]:
     return (KNOWN_SPLITS.index(name) if name in KNOWN_SPLITS else len(KNOWN_SPLITS), name)
 
@@ -274,21 +286,6 @@ def _open_folder(folder: Path) -> tuple[dict[str, Any], str, float]:
     except (ValueError, AttributeError):
         raise DataError(f"{manifest}: not a manifest of pfcvr-data export; export the data set again") from None
     return tables, sha256_file(manifest), float(grid.get("coverage", DEFAULT_COVERAGE))
-
-
-def _open_hub(name: str) -> dict[str, Any]:
-    if not HUB_NAME.fullmatch(name):  # asking the Hub anyway would retry for half a minute
-        raise DataError(f"{name}: no such folder; give a folder written by pfcvr-data export, or a Hub name OWNER/NAME")
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    try:
-        tables: dict[str, Any] = load_dataset(name)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise DataError(
-            f"{name}: neither a folder here nor a data set that the Hub gives ({_last_line(error)}); check the path"
-        ) from error
-    return tables
 
 
 def _last_line(error: BaseException) -> str:

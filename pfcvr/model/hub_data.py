@@ -27,7 +27,7 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
         tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name), waits=())
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(
-            f"{name}: not a data set that can be read ({_first_line(error)}); give one published by pfcvr-data push"
+            f"{name}: neither a folder here nor a data set that the Hub gives ({_first_line(error)}); check the name"
         ) from error
     manifest = _manifest(name, asked)
     if manifest is None:

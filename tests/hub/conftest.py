@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,13 @@ def _client(_server: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> I
         process.stdin.close()
 
 
-@pytest.fixture
-def program(_client: tuple[Any, Path], tmp_path: Path) -> Iterator[Program]:
-    """Runs ``pfcvr-data`` or ``pfcvr`` with ``--json`` and the owner's token; no token may show anywhere."""
+@pytest.fixture(scope="session")
+def run_in_client(_client: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Runs ``pfcvr-data`` or ``pfcvr`` with ``--json`` and the owner's token; no token may show in what it prints."""
     process, log = _client
+    elsewhere = tmp_path_factory.mktemp("folder")
 
-    def call(name: str, *arguments: object, token: str | None = OWNER_TOKEN, folder: Path = tmp_path) -> Outcome:
+    def call(name: str, *arguments: object, token: str | None = OWNER_TOKEN, folder: Path = elsewhere) -> Outcome:
         asked = {
             "program": name,
             "arguments": [*map(str, arguments), "--json"],
@@ -107,7 +109,13 @@ def program(_client: tuple[Any, Path], tmp_path: Path) -> Iterator[Program]:
         assert not any(secret in written for secret in (*ACCOUNTS, token) if secret)
         return outcome
 
-    yield call
+    return call
+
+
+@pytest.fixture
+def program(run_in_client: Program, tmp_path: Path) -> Iterator[Program]:
+    """The same in the test's own folder, where no file may hold a token either."""
+    yield partial(run_in_client, folder=tmp_path)
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()

@@ -1,11 +1,13 @@
 """``pfcvr push`` against a Hub on this machine, and everything that takes what was pushed by its name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from hub.conftest import Program
-from hub.loopback_hub import LoopbackHub
+from hub.hub_repositories import LOOKER_TOKEN, OWNER_TOKEN
+from hub.loopback_hub import Fault, LoopbackHub
 
 SMALL = (
     "schedule.length=4", "schedule.warmup=1", "schedule.evaluate_every=2", "batch_size=4", "model.image_size=[16, 16]",
@@ -23,15 +25,31 @@ def published_set(program: Program, hub: LoopbackHub, open_set: Path) -> str:
     return "lab/vehicles"
 
 
-@pytest.fixture
-def run(program: Program, published_set: str, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def _trained(
+    run_in_client: Program, _server: LoopbackHub, _workspaces: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run trained on, and evaluated on, a data set of the Hub."""
-    assert program("pfcvr", "train", "--data", published_set, "--out", tmp_path / "run", *TRAIN).code == 0
-    assert program("pfcvr", "eval", tmp_path / "run", "--data", published_set, "--workers", 0).code == 0
-    return tmp_path / "run"
+    out = tmp_path_factory.mktemp("runs") / "run"
+    for program, *arguments in (
+        ("pfcvr-data", "push", "-w", _workspaces / "open", "lab/vehicles"),
+        ("pfcvr", "train", "--data", "lab/vehicles", "--out", out, *TRAIN),
+        ("pfcvr", "eval", out, "--data", "lab/vehicles", "--workers", 0),
+    ):
+        outcome = run_in_client(program, *arguments)
+        assert outcome.code == 0, outcome.out
+    return out
 
 
-def test_a_model_goes_there_and_comes_back(program: Program, hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run(_trained: Path, hub: LoopbackHub, tmp_path: Path) -> Path:
+    """A copy of that run, beside an empty Hub."""
+    return Path(shutil.copytree(_trained, tmp_path / "run"))
+
+
+def test_a_model_goes_there_and_comes_back(
+    program: Program, hub: LoopbackHub, run: Path, published_set: str, tmp_path: Path
+) -> None:
     done = program("pfcvr", "push", run, "lab/search").result
     files = {name: file.content for name, file in hub.repository("lab/search", "model").files.items()}
     assert {"model.safetensors", "config.json", "README.md", "recipe.toml", "run.json", "results.json"} <= set(files)
@@ -50,3 +68,97 @@ def test_a_model_goes_there_and_comes_back(program: Program, hub: LoopbackHub, r
     found = program("pfcvr", "search", "lab/search", "a white van", "--data", "lab/vehicles", "--workers", 0)
     assert found.code == 0
     assert "fetched" not in found.err
+
+
+def test_a_dry_run_is_what_is_pushed_later(program: Program, hub: LoopbackHub, run: Path) -> None:
+    asked = len(hub.state.journal)
+    dry = program("pfcvr", "push", run, "lab/dry-model", "--dry-run").result
+    assert (dry["published"], len(hub.state.journal)) == (None, asked)
+    written = {path.name: path.read_bytes() for path in Path(dry["folder"]).iterdir()}
+    assert program("pfcvr", "push", run, "lab/dry-model", "--private").code == 0
+    repository = hub.repository("lab/dry-model", "model")
+    files = {name: file.content for name, file in repository.files.items() if name != ".gitattributes"}
+    assert files == written
+    assert repository.private
+    assert all(request.private for request in hub.asked("POST /api/models/lab/dry-model/commit"))
+
+
+def test_the_card_states_what_was_measured(program: Program, hub: LoopbackHub, run: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    folder = Path(program("pfcvr", "push", run, "lab/card", "--dry-run").result["folder"])
+    card = ModelCard.load(folder / "README.md")
+    measured = json.loads((run / "eval-test.json").read_text())
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert results["mAP"].metric_value == round(measured["metrics"]["mAP"], 2)
+    assert (results["mAP"].dataset_name, results["mAP"].dataset_split) == ("lab/vehicles", "test")
+    assert "Method pfcvr, variant paper, protocol clean, seed 0" in card.text
+    assert f"| {measured['chance']['rank1']:.1f} | {measured['chance']['mAP']:.1f} |" in card.text
+    assert "Data: lab/vehicles, " in card.text
+
+
+def test_a_run_that_is_not_finished_or_was_damaged_is_not_published(
+    program: Program, hub: LoopbackHub, run: Path, tmp_path: Path
+) -> None:
+    sentence = program("pfcvr", "push", tmp_path / "none", "lab/none").sentence
+    assert sentence == f"{tmp_path}/none: no training run here; make one with: pfcvr train --out {tmp_path}/none"
+    weights = run / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "not a whole safetensors file" in program("pfcvr", "push", run, "lab/torn").sentence
+    weights.unlink()
+    assert "no model.safetensors; restore the file" in program("pfcvr", "push", run, "lab/torn").sentence
+    assert not hub.asked("lab/torn")
+
+
+def test_other_weights_that_come_back_are_told(program: Program, hub: LoopbackHub, run: Path) -> None:
+    content = bytearray((run / "model" / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    hub.state.served = {"model.safetensors": bytes(content)}
+    sentence = program("pfcvr", "push", run, "lab/other").sentence
+    assert sentence.startswith(
+        "lab/other: another model was loaded back than was published; run the same command again"
+    )
+
+
+def test_a_model_push_that_breaks_off_is_continued(program: Program, hub: LoopbackHub, run: Path) -> None:
+    hub.faults = [Fault(r"POST .*/commit/", status=503, times=10_000)]
+    assert program("pfcvr", "push", run, "lab/continued").sentence == (
+        "lab/continued: the Hub has trouble (503); run the same command again later, it continues"
+    )
+    hub.faults = []
+    sent = len(hub.asked("PUT /lfs/lab/continued"))
+    assert program("pfcvr", "push", run, "lab/continued").code == 0
+    assert len(hub.asked("PUT /lfs/lab/continued")) == sent
+
+
+def test_names_that_are_neither_here_nor_there(program: Program, hub: LoopbackHub) -> None:
+    missing = "no such folder here, and on the Hub: the Hub has no such repository, or the access token may not see it"
+    assert missing in program("pfcvr", "eval", "lab/nowhere", "--data", "lab/nothing").sentence
+    assert (
+        "lab/nothing: neither a folder here nor a data set that the Hub gives (Dataset 'lab/nothing' doesn't exist"
+        in (program("pfcvr", "train", "--data", "lab/nothing", "--out", "run", *TRAIN).sentence)
+    )
+    hub.state.create(f"Bearer {OWNER_TOKEN}", {"name": "plain", "organization": "lab", "type": "model"})
+    assert program("pfcvr", "eval", "lab/plain", "--data", "lab/nothing").sentence == (
+        "lab/plain: a model on the Hub that pfcvr push did not publish; give a run of pfcvr train"
+    )
+
+
+def test_training_on_annotations_says_how_to_get_the_pixels(
+    program: Program, hub: LoopbackHub, closed_set: Path
+) -> None:
+    assert program("pfcvr-data", "push", "-w", closed_set, "lab/words").code == 0
+    assert program("pfcvr", "train", "--data", "lab/words", "--out", "run", *TRAIN).sentence == (
+        "lab/words: holds annotations without pixels; join them with your own copy of the images first: "
+        "pfcvr-data rebuild ANNOTATIONS --images ROOT --out OUT"
+    )
+
+
+def test_a_gated_data_set_opens_for_its_owner_alone(program: Program, hub: LoopbackHub, closed_set: Path) -> None:
+    command = ("pfcvr-data", "push", "-w", closed_set, "lab/gated", "--with-images", "--right", "a letter")
+    assert program(*command).code == 0
+    hub.repository("lab/gated").private = False
+    train = ("pfcvr", "train", "--data", "lab/gated", "--out", "run", *TRAIN)
+    refused = program(*train, token=LOOKER_TOKEN).sentence
+    assert "Dataset 'lab/gated' is a gated dataset on the Hub" in refused
+    assert program(*train).code == 0
