@@ -75,7 +75,7 @@ def flagged(found: Found, size: tuple[int, int]) -> tuple[PartInstance, ...]:
             WHEEL_ABOVE_ROOF: instance.part == "wheels" and bool(roofs) and extent.middle < min(roofs),
             ROOF_BELOW_WHEELS: instance.part == "roof" and bool(wheels) and extent.middle > max(wheels),
         }
-        flags = tuple(flag for flag in FLAGS if raised[flag])
+        flags = tuple(flag for flag in FLAGS if raised[flag] and flag not in instance.flags)
         result.append(instance.model_copy(update={"flags": (*instance.flags, *flags)}) if flags else instance)
     return tuple(result)
 

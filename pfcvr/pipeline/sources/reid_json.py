@@ -6,6 +6,7 @@ the captions stay where they are, for ``pfcvr-data caption --captioner import --
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,9 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 
 
+Naming = Callable[[str, str], tuple[str, str]]
+
+
 class ReidJson:
     """Importer of a folder with one captions file, or of that file itself."""
 
@@ -53,7 +57,7 @@ class ReidJson:
             found = f"{len(files)} such files ({', '.join(path.name for path in files)})" if files else "no such file"
             raise SourceError(f"{source}: expected {EXPECTED}, found {found}; give the file itself as the source")
         (path,) = files
-        rows = CaptionedImages(path)
+        rows = CaptionedImages(path, self.naming(path))
         notes: dict[str, Any] = {
             "captions_file": path.name,
             "splits": dict(sorted(rows.splits.items())),
@@ -65,6 +69,10 @@ class ReidJson:
         if self.layout == "reid-json":
             notes["counts"] = published_counts(self.layout, rows.table.sizes(), path.name)
         return rows.table.listing(self.layout, [path], notes, surprises)
+
+    def naming(self, path: Path) -> Naming:
+        """How vehicle_id and stem follow from a row's identity and the stem of its image file."""
+        return lambda identity, stem: (identity, stem)
 
     def report(self, rows: "CaptionedImages", surprises: list[str]) -> dict[str, Any]:
         """What else there is to say of this layout; may add to ``surprises`` and correct splits."""
@@ -116,8 +124,9 @@ def image_place(root: Path, row: CaptionRow) -> str | None:
 class CaptionedImages:
     """The images a captions file names, in the order of the file. ``splits`` counts them by the split as written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, naming: Naming) -> None:
         self.path, self.root = path, path.resolve().parent
+        self._naming = naming
         self.table = ImageTable(self.root)
         self.splits: Counter[str] = Counter()
         for row in read_caption_rows(path):
@@ -143,8 +152,8 @@ class CaptionedImages:
         value = row.values.get("split")
         split = plain_text(value).lower() if isinstance(value, str) else "none"
         known: dict[str, Any] = {key: _known(row, key) for key in ("camera_id", "timestamp", "color", "type", "model")}
-        image_id = f"{identity}/{PurePosixPath(path).stem}"
-        image = SourceImage(image_id, identity, path, **known, source_split=SPLIT_NAMES.get(split))
+        vehicle_id, stem = self._naming(identity, PurePosixPath(path).stem)
+        image = SourceImage(f"{vehicle_id}/{stem}", vehicle_id, path, **known, source_split=SPLIT_NAMES.get(split))
         # One row a caption: the same image again is no surprise, another identity for it is.
         is_new = not self.table.has_image(path)
         if self.table.add(image, row.place) and is_new:

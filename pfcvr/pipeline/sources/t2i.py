@@ -9,14 +9,17 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
 from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources.image_table import stem_of
-from pfcvr.pipeline.sources.reid_json import CaptionedImages, ReidJson
+from pfcvr.pipeline.sources.reid_json import CaptionedImages, Naming, ReidJson
+from pfcvr.pipeline.sources.tree import is_plain_name
 
 NAME_OF_VERI = re.compile(r"t2i[-_ ]?veri(?![-_]?(new|wild))", re.IGNORECASE)
 VERI_FILE = re.compile(r"(?<!p)refixID", re.IGNORECASE)  # VeRW's says prefixid
+VEHICLE_IDS = "vehicle_ids.json"
 PART_KEYS = ("boxes", "mask")
 SAMPLED = 200
 
@@ -28,6 +31,26 @@ class T2iVerw(ReidJson):
 
     def is_own(self, path: Path) -> bool:
         return VERI_FILE.search(path.name) is None and _has_parts(path)
+
+    def naming(self, path: Path) -> Naming:
+        """A file name ``00012_000345`` of vehicle 12 is VERI-Wild's image 00012/000345, and is called so here too.
+
+        Vehicles that an export numbered get their names back from its ``vehicle_ids.json``.
+        """
+        names = _exported_vehicles(path.resolve().parent / VEHICLE_IDS)
+
+        def named(identity: str, stem: str) -> tuple[str, str]:
+            prefix, text = names.get(identity), stem
+            if prefix is not None:
+                text = unquote(stem)
+            elif (head := stem.partition("_")[0]).isdecimal() and head.lstrip("0") == identity.lstrip("0"):
+                prefix = head
+            if prefix is None:
+                return identity, stem
+            rest = text.removeprefix(f"{prefix}_")
+            return (prefix, rest) if rest and rest != text and is_plain_name(rest) else (prefix, stem)
+
+        return named
 
     def report(self, rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
         """The released loader tests on ``val`` where no row is ``test``; and what only a real copy can tell."""
@@ -48,6 +71,16 @@ class T2iVeri(T2iVerw):
             return True
         named = NAME_OF_VERI.search(path.name) or NAME_OF_VERI.search(path.resolve().parent.name)
         return bool(named) and not _has_parts(path)
+
+
+def _exported_vehicles(path: Path) -> dict[str, str]:
+    """Number to vehicle_id, as the form ``official`` of an export writes it; empty for anything else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {str(number): own for own, number in pairs if own and "/" not in own and is_plain_name(own)}
 
 
 def part_file(row: CaptionRow) -> str | None:

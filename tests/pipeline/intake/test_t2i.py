@@ -76,8 +76,8 @@ def test_four_commands_without_a_file_name_take_over_everything(released) -> Non
     summary = released.run_import(strict=True)
     assert summary.notes["recognised"].startswith("t2i-verw: ")
     assert {image_id: image.source_split for image_id, image in released.images().items()} == {
-        "12/00012_000011": "train",
-        "13/00013_000020": "test",
+        "00012/000011": "train",
+        "00013/000020": "test",
     }
     assert summary.notes["val_is_test"] is True
     assert summary.notes["image_names"] == {"9_9": 2}
@@ -91,11 +91,11 @@ def test_four_commands_without_a_file_name_take_over_everything(released) -> Non
         "published_vehicles": 1_251,
     }
     assert released.run_caption(captioner="import").kept == 2
-    assert released.captions()["12/00012_000011"] == ("A white <b>SUV</b>, dark rear windows.",)
-    assert released.captions()["13/00013_000020"] == ("A red sedan.", "A sedan.")
+    assert released.captions()["00012/000011"] == ("A white <b>SUV</b>, dark rear windows.",)
+    assert released.captions()["00013/000020"] == ("A red sedan.", "A sedan.")
     split.run(released.workspace, SplitConfig(from_source=True), QUIET)
     splits = {row.vehicle_id: row.split for row in released.workspace.records("split", VehicleSplit)}
-    assert splits == {"12": "train", "13": "test"}
+    assert splits == {"00012": "train", "00013": "test"}
     assert run_parts(released).rejected == 0
 
 
@@ -103,7 +103,7 @@ def test_the_cells_arrive_exactly_and_masks_drawn_of_them_give_them_again(releas
     released.run_import()
     run_parts(released)
     found = part_records(released)
-    expected = {"12/00012_000011": {"windows": WINDOWS, "lights": LIGHTS}, "13/00013_000020": {"wheels": WHEELS}}
+    expected = {"00012/000011": {"windows": WINDOWS, "lights": LIGHTS}, "00013/000020": {"wheels": WHEELS}}
     for image_id, own in expected.items():
         record = found[image_id]
         assert record.grid.rule == "given"
@@ -114,14 +114,14 @@ def test_the_cells_arrive_exactly_and_masks_drawn_of_them_give_them_again(releas
             assert (array[number] == wanted).all()
             if part in own:
                 assert (coverage_grid(shares[part], 0.5) == wanted.astype(bool)).all()
-    scores = [instance.score for instance in found["12/00012_000011"].instances]
+    scores = [instance.score for instance in found["00012/000011"].instances]
     assert scores == [0.91, 0.5, 0.4]
 
 
 def test_another_grid_is_computed_from_the_drawn_masks(released) -> None:
     released.run_import()
     run_parts(released, grid="12x12")
-    grid = part_records(released)["13/00013_000020"].grid
+    grid = part_records(released)["00013/000020"].grid
     assert (grid.rows, grid.rule) == (12, "stretch-coverage")
     assert np.argwhere(grid_array(grid)[PARTS.index("wheels")]).tolist() == [[10, 1]]
 
@@ -143,7 +143,7 @@ def test_a_bad_part_costs_only_itself(released, content, reason: str) -> None:
     released.run_import()
     summary = run_parts(released)
     assert (summary.kept, summary.reasons) == (2, {reason: 1})
-    assert part_records(released)["13/00013_000020"].instances[0].part == "wheels"
+    assert part_records(released)["00013/000020"].instances[0].part == "wheels"
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,16 @@ def test_a_part_file_cut_off_is_one_row(released) -> None:
 def test_a_misspelt_split_is_reported_and_its_vehicle_refused_by_from_source(released) -> None:
     released.write(NAME, json.dumps([ROWS[0], ROWS[1] | {"split": "tset"}]))
     assert released.run_import().notes["splits"] == {"train": 1, "tset": 1}
-    with pytest.raises(WorkspaceError, match=r"puts 1 vehicles in none, such as 13; split without --from-source"):
+    with pytest.raises(WorkspaceError, match=r"puts 1 vehicles in none, such as 00013; split without --from-source"):
         split.run(released.workspace, SplitConfig(from_source=True), QUIET)
 
 
 def test_a_vehicle_in_two_splits_of_the_source_is_refused(released) -> None:
-    released.picture("image/00014_000030.jpg", color="lime")
+    for name, color in (("00014_000030", "lime"), ("x", "red"), ("y", "navy")):
+        released.picture(f"image/{name}.jpg", color=color)
+    train, val = ROWS[0] | {"file_path": "image/y.jpg"}, ROWS[1] | {"id": 12, "file_path": "image/x.jpg"}
     other = ROWS[0] | {"id": 14, "file_path": "image/00014_000030.jpg"}
-    released.write(NAME, json.dumps([ROWS[0], ROWS[1] | {"id": 12}, other]))
+    released.write(NAME, json.dumps([train, val, other]))
     released.run_import()
     with pytest.raises(WorkspaceError, match="1 vehicles in several splits, such as 12"):
         split.run(released.workspace, SplitConfig(from_source=True), QUIET)
@@ -197,3 +199,18 @@ def test_a_source_without_parts_or_captions_says_what_to_give(intake) -> None:
         run_parts(intake)
     with pytest.raises(UsageError, match="the source of this workspace brings none along; give it with --captions"):
         intake.run_caption(captioner="import")
+
+
+def test_vehicles_that_an_export_numbered_get_their_names_back(released) -> None:
+    row = ROWS[0] | {"id": 3, "file_path": "image/red%20bus_%23%2F1.jpg"}
+    released.picture("image/red%20bus_%23%2F1.jpg", color="lime")
+    released.write(NAME, json.dumps([row]))
+    released.write("vehicle_ids.json", json.dumps({"red bus": 3}))
+    released.run_import()
+    assert {image_id: image.vehicle_id for image_id, image in released.images().items()} == {"red bus/#/1": "red bus"}
+
+
+def test_a_file_name_that_begins_with_another_number_keeps_the_identity_of_its_row(released) -> None:
+    released.write(NAME, json.dumps([ROWS[0] | {"id": 77}, ROWS[1]]))
+    released.run_import()
+    assert list(released.images()) == ["00013/000020", "77/00012_000011"]
