@@ -28,20 +28,34 @@ def check(
     workspace: WorkspaceDir,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     require_parts: Annotated[bool, typer.Option("--require-parts", help="Fail on train images without parts.")] = False,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Write every case to this file, a line of JSON each.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Draw the near-duplicates that are found to this PNG, side by side.")
+    ] = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Audit a workspace: leaks between splits, unbalanced books, empty captions, missing terms.
 
-    Example: pfcvr-data check -w work --strict
+    Example: pfcvr-data check -w work --strict --report cases.jsonl --pairs pairs.png
     """
     from pfcvr.pipeline import check as stage
+    from pfcvr.pipeline.pair_sheet import draw_pairs
 
     config = settings.parse(
         settings.CheckConfig, {"strict": strict, "require_parts": require_parts}, "pfcvr-data check"
     )
-    report = stage.run(Workspace(workspace), config)
-    emit(report.as_dict(), report.text(), as_json)
+    opened = Workspace(workspace)
+    report = stage.run(opened, config)
+    text = [report.text()]
+    if report_file is not None:
+        text.append(f"{report_file}: {report.write_cases(report_file):,} cases")
+    if pairs is not None:
+        drawn = draw_pairs(opened, report.near_duplicates(), pairs)
+        text.append(f"{pairs}: {drawn:,} pairs" if drawn else "no near-duplicates to draw")
+    emit(report.as_dict(), "\n".join(text), as_json)
     if not report.passed:
         raise typer.Exit(1)
 

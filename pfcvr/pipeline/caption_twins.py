@@ -72,7 +72,8 @@ class CaptionTwins:
         captions = sorted((one for *_, one in self._drawn), key=lambda one: one.image_id)
         nearest = nearest_others([one.words for one in captions], [one.vehicle_id for one in captions])
         similar = np.array([similarity for _, similarity in nearest if similarity >= 0])
-        pairs = {(-nearest[a][1], *sorted((a, nearest[a][0]))) for a in range(len(nearest)) if nearest[a][1] >= 0}
+        found = ((place, other, similarity) for place, (other, similarity) in enumerate(nearest) if similarity >= 0)
+        pairs = {(-similarity, min(place, other), max(place, other)) for place, other, similarity in found}
         very_close = int((similar >= VERY_CLOSE).sum())
         return {
             "captions": self._captions,

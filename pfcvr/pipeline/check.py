@@ -4,8 +4,9 @@ Failures: missing or stale stages, unbalanced books, leaks between splits, empty
 and, where asked for, train images without parts. Warnings fail too with ``--strict``. Notes never do.
 """
 
+import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -14,10 +15,11 @@ from typing import Any
 
 from pfcvr.config import CheckConfig
 from pfcvr.errors import WorkspaceError
-from pfcvr.pipeline.audit import Finding, Tally
+from pfcvr.files import atomic_write
+from pfcvr.pipeline.audit import EXAMPLES_SHOWN, Case, Finding, Tally
 from pfcvr.pipeline.audit.books import audit_books
 from pfcvr.pipeline.audit.captions import CaptionAudit
-from pfcvr.pipeline.audit.images import audit_identities, audit_images
+from pfcvr.pipeline.audit.images import NEAR_DUPLICATES, audit_edits, audit_identities, audit_images
 from pfcvr.pipeline.audit.look_alikes import fingerprint_of
 from pfcvr.pipeline.audit.parts import PartsAudit
 from pfcvr.pipeline.audit.table import AuditTable
@@ -53,7 +55,7 @@ class CheckReport:
             "passed": self.passed,
             "strict": self.strict,
             "images": self.images,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.as_dict() for finding in self.findings],
         }
 
     def text(self) -> str:
@@ -63,7 +65,29 @@ class CheckReport:
         strict = ", and warnings count (--strict)" if self.strict else ""
         head = f"check: {verdict}, {self.images:,} images, {_some(count['failure'], 'failure')}, "
         lines = [head + _some(count["warning"], "warning") + strict]
-        return "\n".join(lines + [f"  {finding.text()}" for finding in self.findings])
+        lines += [f"  {finding.text()}" for finding in self.findings]
+        if any(finding.count > EXAMPLES_SHOWN for finding in self.findings):
+            lines.append("  every case: --report FILE, or --json")
+        return "\n".join(lines)
+
+    def near_duplicates(self) -> Iterable[Case]:
+        """The pairs of images of different splits that look the same."""
+        return next((finding.cases for finding in self.findings if finding.code == NEAR_DUPLICATES), ())
+
+    def write_cases(self, path: Path) -> int:
+        """Write every case to ``path`` as a line of JSON and return how many; raises WorkspaceError where it cannot."""
+        count = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as file:
+                for finding in self.findings:
+                    for case in finding.cases:
+                        count += 1
+                        row = {"severity": finding.severity, "code": finding.code, **asdict(case)}
+                        file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        except OSError as error:
+            raise WorkspaceError(f"{path}: cannot be written ({error.strerror}); give another --report FILE") from None
+        return count
 
 
 def run(workspace: Workspace, config: CheckConfig) -> CheckReport:
@@ -95,15 +119,16 @@ def _audit_records(workspace: Workspace, config: CheckConfig) -> Iterator[Findin
             captions.look_at(joined)
             parts.look_at(joined)
             if isinstance(fingerprint, PixelsUnavailable):
-                unavailable.add(joined.image.image_id)
+                unavailable.add_image(joined.image.image_id)
                 fingerprint = None
             if joined.image.source not in sources:
-                sourceless.add(joined.image.image_id)
+                sourceless.add_image(joined.image.image_id)
             table.add(joined, *(fingerprint or (None, None)))
             progress.advance()
         yield from audit_identities(workspace)
         yield from audit_images(table)
         yield from captions.findings(table)
+    yield from audit_edits(workspace)
     yield from parts.findings()
     yield from unavailable.finding(
         "unavailable_images", "warning", "image files are gone or changed and will be left out of the export"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pfcvr import geometry
 from pfcvr.config import ShowConfig
@@ -14,6 +14,7 @@ from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import atomic_write
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
+from pfcvr.pipeline.lettering import INK, PALE, PAPER, fitting, font, legible
 from pfcvr.pipeline.part_report import certainty
 from pfcvr.records import PARTS, Part, PartInstance
 from pfcvr.store import Workspace
@@ -28,12 +29,10 @@ COLOURS: dict[Part, tuple[int, int, int]] = {
     "roof": (213, 94, 0),
 }
 TILE_WIDTH, PICTURE_HEIGHT, MARGIN = 300, 260, 12
-TEXT_SIZE, LINE_HEIGHT, CAPTION_LINES = 13, 17, 6
+LINE_HEIGHT, CAPTION_LINES = 17, 6
 LEGEND_HEIGHT = 34
 MOST_COLUMNS = 6
 OVERLAY_SHARE = 0.4
-INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,13 @@ def _tile(joined: JoinedImage, files: PixelFiles) -> Image.Image | None:
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     tile = Image.new("RGB", (TILE_WIDTH, PICTURE_HEIGHT + (CAPTION_LINES + 1) * LINE_HEIGHT + 6), PAPER)
     tile.paste(picture.resize(size, Image.Resampling.LANCZOS), ((TILE_WIDTH - size[0]) // 2, PICTURE_HEIGHT - size[1]))
-    pen, font = ImageDraw.Draw(tile), _font()
+    pen = ImageDraw.Draw(tile)
     y = PICTURE_HEIGHT + 4
-    pen.text((0, y), _fitting(_heading(joined), font), fill=PALE, font=font)
+    pen.text((0, y), fitting(_heading(joined), TILE_WIDTH), fill=PALE, font=font())
     caption = joined.caption.texts[0] if joined.caption is not None else "(no caption)"
-    for line in wrapped(caption, font):
+    for line in wrapped(caption):
         y += LINE_HEIGHT
-        pen.text((0, y), line, fill=INK, font=font)
+        pen.text((0, y), line, fill=INK, font=font())
     return tile
 
 
@@ -147,29 +146,18 @@ def _heading(joined: JoinedImage) -> str:
     return "  ".join(words)
 
 
-def wrapped(text: str, font: Font) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """``text`` in lines that fit a tile; what does not fit in CAPTION_LINES ends in an ellipsis."""
     lines = [""]
-    for word in (word[:TILE_WIDTH] for word in text.split()):
+    for word in (legible(word[:TILE_WIDTH]) for word in text.split()):
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > TILE_WIDTH:
+        if lines[-1] and font().getlength(longer) > TILE_WIDTH:
             lines.append(word)
         else:
             lines[-1] = longer
     if len(lines) > CAPTION_LINES:
         lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1]} …"]
-    return [_fitting(line, font) for line in lines]
-
-
-def _fitting(line: str, font: Font) -> str:
-    """``line``, cut with an ellipsis where it is wider than a tile."""
-    if len(line) > TILE_WIDTH:  # a letter takes a pixel at least; measuring longer text would take long
-        line = f"{line[:TILE_WIDTH]}…"
-    if font.getlength(line) <= TILE_WIDTH:
-        return line
-    while line and font.getlength(f"{line}…") > TILE_WIDTH:
-        line = line[:-1]
-    return f"{line}…"
+    return [fitting(line, TILE_WIDTH) for line in lines]
 
 
 def _sheet(tiles: list[Image.Image]) -> Image.Image:
@@ -189,13 +177,8 @@ def _sheet(tiles: list[Image.Image]) -> Image.Image:
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw) -> None:
-    font = _font()
     x = MARGIN
     for part in PARTS:
         pen.rectangle((x, 12, x + 16, 28), fill=COLOURS[part])
-        pen.text((x + 22, 12), part, fill=INK, font=font)
-        x += 22 + round(font.getlength(part)) + 22
-
-
-def _font() -> Font:
-    return ImageFont.load_default(TEXT_SIZE)
+        pen.text((x + 22, 12), part, fill=INK, font=font())
+        x += 22 + round(font().getlength(part)) + 22

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 
 from pfcvr import clip_vocabulary
-from pfcvr.config import CheckConfig
+from pfcvr.cli import data_app, run
+from pfcvr.config import CheckConfig, MergeConfig
+from pfcvr.errors import WorkspaceError
 from pfcvr.files import sha256_file
-from pfcvr.pipeline import check
+from pfcvr.pipeline import check, merge
 from pfcvr.pipeline.audit import captions, look_alikes
+from pfcvr.pipeline.pair_sheet import MARGIN, SIDE, draw_pairs
 from pfcvr.records import Caption, CaptionOrigin, ImageParts, VehicleSplit
+from pfcvr.stage import RunOptions
 
 
 def audit(small, **settings) -> check.CheckReport:
@@ -286,20 +291,59 @@ def replace_picture(small, index: int, content: bytes) -> None:
     small.images[index] = image.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
 
 
-def test_reencoded_copy_in_another_split_warns_and_one_in_the_same_split_does_not(small) -> None:
+@pytest.fixture
+def copied(small):
+    """Image 5 copies image 1 of the other vehicle, and so of the other split; 2 copies 3 of its own vehicle."""
     small.add_images({"1": 4, "2": 4})
     shutil.rmtree(small.workspace.folder("import"))
     for index in range(8):
         replace_picture(small, index, cv2.imencode(".png", scene(index))[1].tobytes())
-    copies = {4: (0, 40), 1: (2, 60)}  # image 5 copies image 1 of the other vehicle; 2 copies 3 of its own
-    for to, (of, quality) in copies.items():
+    for to, (of, quality) in {4: (0, 40), 1: (2, 60)}.items():
         replace_picture(small, to, cv2.imencode(".jpg", scene(of), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
     source = {"name": "small", "root": str(small.source), "format": "veri-wild", "licence": "CC0-1.0"}
-    small.seal("import", type(small.images[0]), small.images, {"sources": [source]})
+    images = [image.model_copy(update={"width": 96, "height": 96}) for image in small.images]
+    small.seal("import", type(small.images[0]), images, {"sources": [source]})
     small.add_captions()
     small.add_split(ratio=0.5, val=0)
-    near = finding(audit(small), "near_duplicates")
+    return small
+
+
+def test_reencoded_copy_in_another_split_warns_and_one_in_the_same_split_does_not(copied) -> None:
+    near = finding(audit(copied), "near_duplicates")
     assert near.examples == ("1/000001 = 2/000005",)
+    (case,) = near.cases
+    assert case.image_ids == ("1/000001", "2/000005")
+    assert re.fullmatch(r"[0-2] of 64 bits, [0-3]\.\d of 255 grey levels apart", case.detail)
+
+
+def test_pairs_are_drawn_side_by_side_where_there_are_any(copied, whole_elsewhere, tmp_path, capsys) -> None:
+    out = tmp_path / "pairs.png"
+    command = ["check", "-w", str(copied.workspace.root), "--pairs", str(out)]
+    assert run(data_app, "pfcvr-data", command) == 0
+    assert "pairs.png: 1 pairs" in capsys.readouterr().out
+    drawn = cv2.imread(str(out)).astype(int)
+    left = drawn[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
+    right = drawn[MARGIN : MARGIN + SIDE, 2 * MARGIN + SIDE : 2 * MARGIN + 2 * SIDE]
+    expected = cv2.resize(scene(0), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(int)
+    assert np.abs(left - expected).mean() < 3
+    assert np.abs(right - expected).mean() < 12
+    none = tmp_path / "none.png"
+    run(data_app, "pfcvr-data", ["check", "-w", str(whole_elsewhere.workspace.root), "--pairs", str(none)])
+    assert "no near-duplicates to draw" in capsys.readouterr().out
+    assert not none.exists()
+
+
+@pytest.fixture
+def whole_elsewhere(build_small, tmp_path):
+    return build_small(tmp_path / "elsewhere")
+
+
+def test_pair_whose_file_is_gone_is_drawn_without_it(copied, tmp_path) -> None:
+    cases = list(audit(copied).near_duplicates())
+    (copied.source / copied.images[0].path).unlink()
+    assert draw_pairs(copied.workspace, cases, tmp_path / "pairs.png") == 1
+    drawn = cv2.imread(str(tmp_path / "pairs.png"))
+    assert (drawn[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE] == 255).all()
 
 
 def test_look_alikes_equal_a_comparison_of_all_pairs() -> None:
@@ -315,7 +359,8 @@ def test_look_alikes_equal_a_comparison_of_all_pairs() -> None:
         rows.append((f"{number:03d}", f"v{number}", ("train", "test")[number % 3 == 0], f"{number}", signed, thumbnail))
     table = look_alikes.AuditTable()
     table._rows.executemany("INSERT INTO image VALUES (?, ?, ?, ?, ?, ?)", rows)
-    found = sorted(tuple(sorted(pair)) for pair in look_alikes.look_alikes(table))
+    pairs = list(look_alikes.look_alikes(table))
+    found = sorted(tuple(sorted(pair[:2])) for pair in pairs)
     table.close()
     expected = sorted(
         (one[0], other[0])
@@ -338,5 +383,34 @@ def test_report_lists_at_most_twenty_examples_and_counts_all(small) -> None:
     small.add_split(val=0)
     lone = finding(audit(small), "lone_images")
     assert (lone.count, len(lone.examples)) == (30, 20)
-    report = audit(small).as_dict()
-    assert json.loads(json.dumps(report))["passed"] is True
+    assert [case.image_ids for case in lone.cases] == [(image.image_id,) for image in small.images]
+    report = audit(small)
+    assert "every case: --report FILE, or --json" in report.text()
+    found = json.loads(json.dumps(report.as_dict()))
+    assert found["passed"] is True
+    assert {len(one["cases"]) for one in found["findings"] if one["code"] == "lone_images"} == {30}
+
+
+def test_report_file_names_every_case_with_its_images(small, tmp_path, capsys) -> None:
+    small.add_images({f"{number:03d}": 1 for number in range(30)})
+    small.add_captions({image.image_id: ["The same words for all."] for image in small.images})
+    small.add_split(val=0)
+    out = tmp_path / "cases.jsonl"
+    assert run(data_app, "pfcvr-data", ["check", "-w", str(small.workspace.root), "--report", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert f"{out}: {len(rows)} cases" in capsys.readouterr().out
+    shared = [row for row in rows if row["code"] == "identical_captions"]
+    assert [row["image_ids"] for row in shared] == [[image.image_id] for image in small.images]
+    assert {row["detail"] for row in shared} == {f"the words of {small.images[0].image_id}"}
+    with pytest.raises(WorkspaceError, match="cannot be written .*; give another --report FILE"):
+        audit(small).write_cases(tmp_path)
+
+
+def test_edits_of_other_bytes_of_an_image_are_listed(whole) -> None:
+    path = whole.source / "fixed.jsonl"
+    path.write_text(json.dumps({"image_id": whole.images[3].image_id, "caption": "A van, corrected."}) + "\n")
+    merge.run(whole.workspace, MergeConfig(file=path), RunOptions(quiet=True))
+    assert "outdated_edits" not in codes(audit(whole), "warning")
+    part = whole.workspace.folder("merge") / "part-00000.jsonl"
+    part.write_text(part.read_text().replace(whole.images[3].sha256, "0" * 64))
+    assert finding(audit(whole), "outdated_edits").examples == (whole.images[3].image_id,)

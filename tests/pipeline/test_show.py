@@ -1,5 +1,6 @@
 """The contact sheet: parts in their colours where the masks are, captions of any script, a seeded sample."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from pfcvr import geometry
 from pfcvr.config import ShowConfig
 from pfcvr.errors import NothingKept, WorkspaceError
-from pfcvr.pipeline import show
+from pfcvr.pipeline import lettering, show
 from pfcvr.records import PARTS, PartInstance
 
 
@@ -56,12 +57,41 @@ def test_captions_in_any_script_and_of_any_length_are_drawn(small, tmp_path) -> 
 
 
 def test_caption_lines_fit_the_tile_and_the_cut_is_marked() -> None:
-    font = show._font()
-    lines = show.wrapped("a white car with dark windows " * 30, font)
+    lines = show.wrapped("a white car with dark windows " * 30)
     assert len(lines) == show.CAPTION_LINES
-    assert all(font.getlength(line) <= show.TILE_WIDTH for line in lines)
+    assert all(lettering.font().getlength(line) <= show.TILE_WIDTH for line in lines)
     assert lines[-1].endswith("…")
-    assert show.wrapped("a short caption", font) == ["a short caption"]
+    assert show.wrapped("a short caption") == ["a short caption"]
+
+
+def test_letters_that_the_font_lacks_are_told_by_their_code_points() -> None:
+    assert lettering.legible("A white SUV, 5 doors.") == "A white SUV, 5 doors."
+    assert lettering.legible("Škoda naïve Жигули Ωμέγα … ’ —") == "Škoda naïve Жигули Ωμέγα … ’ —"
+    assert lettering.legible("白 car 🚗") == "[U+767D] car [U+1F697]"
+    assert show.wrapped("白色") == ["[U+767D][U+8272]"]
+
+
+def test_without_matplotlib_what_pillows_font_lacks_is_still_told(monkeypatch) -> None:
+    monkeypatch.setattr(lettering, "find_spec", lambda name: None)
+    for cached in (lettering.font, lettering._is_drawn):
+        cached.cache_clear()
+    try:
+        assert lettering.legible("car 车") == "car [U+8F66]"
+        assert lettering.font().getname()[0] != "DejaVu Sans"
+    finally:
+        for cached in (lettering.font, lettering._is_drawn):
+            cached.cache_clear()
+
+
+def test_two_captions_of_different_letters_never_look_the_same(small, tmp_path) -> None:
+    small.add_images({"1": 1})
+    sheets = []
+    for number, text in enumerate(["白色轿车", "黑色货车"]):
+        small.add_captions({small.images[0].image_id: [text]})
+        draw(small, tmp_path / f"{number}.png")
+        sheets.append((tmp_path / f"{number}.png").read_bytes())
+        shutil.rmtree(small.workspace.folder("caption"))
+    assert sheets[0] != sheets[1]
 
 
 def test_sample_follows_the_seed(whole) -> None:

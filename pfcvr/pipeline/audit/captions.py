@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
-from pfcvr.pipeline.audit import EXAMPLES_KEPT, Finding, Tally
+from pfcvr.pipeline.audit import EXAMPLES_KEPT, Case, Cases, Finding, Tally
 from pfcvr.pipeline.audit.agreement import Agreement
 from pfcvr.pipeline.audit.near_captions import NearCaptions
 from pfcvr.pipeline.audit.table import WORD, AuditTable
@@ -31,20 +31,20 @@ class CaptionAudit:
         """Take one image into account."""
         image_id, caption = joined.image.image_id, joined.caption
         if caption is None:
-            self._missing.add(image_id)
+            self._missing.add_image(image_id)
             return
         if caption.origin.captioner in TEMPLATE_CAPTIONERS:
-            self._templated.add(image_id)
+            self._templated.add_image(image_id)
         elif caption.origin.model is not None and caption.origin.prompt_sha256 is None:
-            self._no_origin.add(image_id)
+            self._no_origin.add_image(image_id)
         self._agreement.add(joined.image, caption)
         self._near.add(joined.image, caption)
         for text in caption.texts:
             self._captions += 1
             if not text.strip():
-                self._empty.add(image_id)
+                self._empty.add_image(image_id)
             elif is_degenerate(text):
-                self._degenerate.add(image_id)
+                self._degenerate.add_image(image_id)
             self._uncounted.append((image_id, text))
         if len(self._uncounted) >= TEXTS_PER_COUNT:
             self._count_tokens()
@@ -67,7 +67,9 @@ class CaptionAudit:
         )
         yield from _shared_captions(table)
         yield from self._near.finding()
-        doubts = Tally.of(doubt.text() for doubt in self._agreement.doubts())
+        doubts = Tally()
+        for doubt in self._agreement.doubts():
+            doubts.add(doubt.text(), doubt.image_id)
         yield from doubts.finding(
             "contradicting_captions",
             "warning",
@@ -90,7 +92,7 @@ class CaptionAudit:
             counts = token_counts(self._bpe, [text for _, text in self._uncounted])
             for (image_id, _), tokens in zip(self._uncounted, counts, strict=True):
                 if tokens > CLIP_LENGTH:
-                    self._truncated.add(image_id)
+                    self._truncated.add_image(image_id)
         self._uncounted = []
 
 
@@ -117,4 +119,17 @@ def _shared_captions(table: AuditTable) -> Iterator[Finding]:
             examples.append(f"{one} = {other}")
     if texts:
         sentence = f"captions of different vehicles say the same in the same words ({texts:,} texts)"
-        yield Finding("identical_captions", "warning", captions, sentence, tuple(examples))
+        cases = _users_of_shared_texts(table)
+        yield Finding("identical_captions", "warning", captions, sentence, tuple(examples), cases)
+
+
+def _users_of_shared_texts(table: AuditTable) -> Cases:
+    """A case for each caption whose words another vehicle has, with the first image that has them."""
+    query = (
+        "SELECT caption.image_id, shared.first FROM caption JOIN (SELECT words, min(image_id) AS first FROM caption "
+        "GROUP BY words HAVING count(DISTINCT vehicle) > 1) AS shared USING (words) ORDER BY 2, 1"
+    )
+    cases = Cases()
+    for image_id, first in table.select(query):
+        cases.append(Case(image_id, (image_id,), f"the words of {first}"))
+    return cases

@@ -6,6 +6,7 @@ a thumbnail then tells chance hits from copies.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,19 @@ BANDS = ((0, 22), (22, 21), (43, 21))  # first bit and number of bits
 THUMBNAIL_SIDE = 16
 GREY_LEVELS_APART = 4.0  # mean difference of thumbnails; re-encoding at JPEG quality 30 moves them by about 0.5
 BLOCK = 1024
+
+
+class LookAlike(NamedTuple):
+    """A pair of images: bits in which their hashes differ, and the mean difference of their thumbnails."""
+
+    one: str
+    other: str
+    bits: int
+    grey_levels: float
+
+    def distance(self) -> str:
+        """How far apart they are, in words."""
+        return f"{self.bits} of 64 bits, {self.grey_levels:.1f} of 255 grey levels apart"
 
 
 def fingerprint_of(pixels: bytes) -> tuple[int, bytes] | None:
@@ -36,8 +50,8 @@ def fingerprint_of(pixels: bytes) -> tuple[int, bytes] | None:
     return int(np.packbits(bits).view(np.int64)[0]), thumbnail.tobytes()
 
 
-def look_alikes(table: AuditTable) -> Iterator[tuple[str, str]]:
-    """Pairs of image_ids of different splits, each pair once. Images with the same bytes are not among them."""
+def look_alikes(table: AuditTable) -> Iterator[LookAlike]:
+    """Pairs of images of different splits, each pair once. Images with the same bytes are not among them."""
     for number, band in enumerate(BANDS):
         for bucket in _buckets(table, band):
             yield from _pairs_in(bucket, number)
@@ -64,7 +78,7 @@ def _buckets(table: AuditTable, band: tuple[int, int]) -> Iterator[list[tuple[st
         yield bucket
 
 
-def _pairs_in(bucket: list[tuple[str, str, str, int, bytes]], band: int) -> Iterator[tuple[str, str]]:
+def _pairs_in(bucket: list[tuple[str, str, str, int, bytes]], band: int) -> Iterator[LookAlike]:
     """Look-alikes in a bucket of ``band``, leaving out pairs that an earlier band has found already."""
     hashes = np.array([row[3] for row in bucket], dtype=np.int64).view(np.uint64)
     splits = np.array([row[1] for row in bucket])
@@ -75,15 +89,14 @@ def _pairs_in(bucket: list[tuple[str, str, str, int, bytes]], band: int) -> Iter
         for first_bit, bits in BANDS[:band]:
             mask = np.uint64(((1 << bits) - 1) << first_bit)
             close &= (apart & mask) != 0
-        for left, right in np.argwhere(close):
-            left += start
-            same_bytes = bucket[left][2] == bucket[right][2]
-            if (
-                left < right
-                and not same_bytes
-                and _difference(thumbnails[left], thumbnails[right]) <= GREY_LEVELS_APART
-            ):
-                yield bucket[left][0], bucket[right][0]
+        for row, right in np.argwhere(close):
+            left = row + start
+            if left >= right or bucket[left][2] == bucket[right][2]:
+                continue
+            difference = _difference(thumbnails[left], thumbnails[right])
+            if difference <= GREY_LEVELS_APART:
+                bits_apart = int(_bits_set(apart[row : row + 1, right : right + 1])[0, 0])
+                yield LookAlike(bucket[left][0], bucket[right][0], bits_apart, difference)
 
 
 def _difference(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:

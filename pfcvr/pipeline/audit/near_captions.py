@@ -69,7 +69,7 @@ class NearCaptions:
         for one, other in self._candidates():
             known = alike[one.number] and alike[other.number]
             if not known and likeness(one.pairs, other.pairs) >= ALIKE:
-                tally.add(f"{one.image_id} = {other.image_id}")
+                tally.add_same((one.image_id, other.image_id))
                 alike[one.number] = alike[other.number] = 1
         if tally.count:
             sentence = "captions differ in a word or two from one of another vehicle, so neither can be told by them"

@@ -26,9 +26,9 @@ class PartsAudit:
         found = {instance.part for instance in joined.parts.instances} if joined.parts is not None else set()
         self._images_with.update(found)
         if not found:
-            self._without.add(joined.image.image_id)
+            self._without.add_image(joined.image.image_id)
             if joined.split == "train":
-                self._train_without.add(joined.image.image_id)
+                self._train_without.add_image(joined.image.image_id)
         if joined.parts is not None:
             origin = joined.parts.origin
             if (
@@ -36,7 +36,7 @@ class PartsAudit:
                 and origin.detector_model is None
                 and origin.segmenter_model is None
             ):
-                self._no_origin.add(joined.image.image_id)
+                self._no_origin.add_image(joined.image.image_id)
 
     def findings(self) -> Iterator[Finding]:
         """Everything found, once all images were looked at."""
