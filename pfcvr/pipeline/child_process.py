@@ -7,12 +7,14 @@ open file but the three it is given, hence neither the lock of a workspace nor a
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 SECONDS_TO_STOP = 20.0
+LAST_BYTES = 65536
 
 
 class ChildProcess:
@@ -26,9 +28,12 @@ class ChildProcess:
         self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, piped: bool = False
     ) -> None:
         lifeline, self._held = os.pipe()
+        self._stopping = threading.Lock()
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log, self._log_start = log, 0
         try:
             with log.open("ab") as output:
+                self._log_start = output.tell()
                 self._process = subprocess.Popen(
                     # Isolated mode: no module of this folder can stand in for one of the standard library.
                     [sys.executable, "-I", str(GUARDIAN), str(lifeline), str(os.getpid()), *command],
@@ -58,10 +63,14 @@ class ChildProcess:
         return None if code is None else code - 256 if code > 128 else code
 
     def stop(self) -> None:
-        """End the process and all that it started; nothing happens when it has ended already."""
-        if self._held >= 0:
-            os.close(self._held)
-            self._held = -1
+        """End the process and all that it started; nothing happens when it has ended already.
+
+        Any thread may call it; one that waits for a line of the process then finds the end of it.
+        """
+        with self._stopping:
+            if self._held >= 0:
+                os.close(self._held)
+                self._held = -1
         try:
             self._process.wait(SECONDS_TO_STOP)
         except subprocess.TimeoutExpired:
@@ -71,14 +80,16 @@ class ChildProcess:
             if pipe is not None:
                 pipe.close()
 
+    def last_line(self, containing: tuple[str, ...] = ("",)) -> str:
+        """The last line that this process wrote to the log and that holds one of ``containing``, or nothing.
 
-def last_line(log: Path, containing: tuple[str, ...] = ("",)) -> str:
-    """The last line of ``log`` that says something and holds one of ``containing``; at most 300 characters."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 65536))
-            lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    found = (line.strip() for line in reversed(lines) if line.strip() and any(word in line for word in containing))
-    return next(found, "")[:300]
+        What earlier processes left in the same file is not looked at. At most 300 characters.
+        """
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - LAST_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        found = (line.strip() for line in reversed(lines) if line.strip() and any(word in line for word in containing))
+        return next(found, "")[:300]

@@ -44,6 +44,11 @@ class PartFinder:
         self.reads_pixels = self.detector.reads_pixels or self._segmenter is not None
         self._describe(segmenter_name)
 
+    def give_up(self) -> None:
+        """The run ends early: nobody waits for a detector in another process any more."""
+        if self.detector.reads_pixels:
+            self.detector.close()
+
     def close(self) -> None:
         """Free what the backends hold."""
         self._open.close()

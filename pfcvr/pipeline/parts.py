@@ -46,6 +46,7 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
             workers=READING_THREADS if finder.reads_pixels else 1,
             notes=lambda: part_notes(left_join(workspace.images(), _written(workspace)), config.grid),
             normal_reasons=NORMAL_REASONS,
+            give_up=finder.give_up,
         )
         return run_stage(workspace, plan, options)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfcvr.errors import BackendError, StageStopped
-from pfcvr.pipeline.child_process import ChildProcess, last_line
+from pfcvr.pipeline.child_process import ChildProcess
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -21,6 +21,7 @@ SECONDS_BETWEEN_LINES = 10.0
 # Weights of a hundred gigabytes come from a slow disk, and the first start compiles kernels.
 SECONDS_TO_START = 3600.0
 SECONDS_PER_LOOK = 5.0
+ERROR_MARKS = ("Error", "error:")
 RESTARTS = 3
 # "vllm serve" can run several API processes but finds itself only as the distribution "vllm"; builds that carry
 # another name, such as the one for CPUs, have the older entry point.
@@ -140,7 +141,7 @@ class VllmServer:
     def _last_words(self, process: ChildProcess) -> str:
         code = process.ended()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        words = last_error(self._plan.log)
+        words = process.last_line(ERROR_MARKS) or process.last_line()
         return f"{how} ({words})" if words else how
 
     def _say(self, text: str) -> None:
@@ -161,11 +162,6 @@ def entry_point(python: str) -> list[str]:
     if done.returncode != 0 or not kind or kind[0] not in ENTRIES:
         raise BackendError(f"captioner 'vllm' needs the package 'vllm', which {python} does not have; {advice}")
     return ENTRIES[kind[0]]
-
-
-def last_error(log: Path) -> str:
-    """The last line of the log that names an error, or else the last line."""
-    return last_line(log, containing=("Error", "error:")) or last_line(log)
 
 
 def free_port() -> int:

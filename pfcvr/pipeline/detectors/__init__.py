@@ -38,7 +38,7 @@ class Detector(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what was opened."""
+        """Free what was opened. A call of ``detect`` at work in another thread may then end by StageStopped."""
 
 
 class DetectorFactory(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import PartsConfig
-from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.errors import CheckpointError, PfcvrError, UsageError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.images import UnreadableImage
 from pfcvr.pipeline.phrases import Answer, load_phrases
@@ -60,9 +60,8 @@ class OriginalGroundingDinoDetector:
 
         Raises BackendError, CheckpointError or UsageError when the worker cannot start, StageStopped when it has ended.
         """
-        if self._worker is None:
-            self._worker = Worker(self._python, WORKER, self._worker_settings, self._log)
-        return [self._found(result) for result in self._worker.ask([picture.path for picture in pictures])]
+        worker = self._worker or self._start_worker()
+        return [self._found(result) for result in worker.ask([picture.path for picture in pictures])]
 
     def rejected(self) -> Iterator[Rejected]:
         """Nothing: every picture is looked at."""
@@ -72,6 +71,15 @@ class OriginalGroundingDinoDetector:
         """End the worker."""
         if self._worker is not None:
             self._worker.close()
+
+    def _start_worker(self) -> Worker:
+        self._worker = worker = Worker(self._python, WORKER, self._worker_settings, self._log)
+        try:
+            worker.wait_until_ready()
+        except PfcvrError:
+            self._worker = None
+            raise
+        return worker
 
     def _found(self, result: dict[str, Any]) -> Found:
         if "reason" in result:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pfcvr
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
-from pfcvr.pipeline.child_process import ChildProcess, last_line
+from pfcvr.pipeline.child_process import ChildProcess
 from pfcvr.pipeline.workers.serve import PROTOCOL
 
 ERRORS = {"missing": BackendError, "weights": CheckpointError, "settings": UsageError}
@@ -30,8 +30,7 @@ main(module)
 class Worker:
     """The worker ``module`` run by the interpreter ``python``; what it says on standard error goes to ``log``.
 
-    Raises BackendError when the interpreter cannot be run or lacks a package, CheckpointError for weights and
-    UsageError for settings that the worker does not take. Not to be used by two threads at once.
+    Raises BackendError when the interpreter cannot be run. Not to be used by two threads at once, but for ``close``.
     """
 
     def __init__(self, python: str, module: str, settings: dict[str, Any], log: Path) -> None:
@@ -39,11 +38,23 @@ class Worker:
         self._log = log
         check_python(python)
         folder = str(Path(pfcvr.__file__).parent)
+        self._settings = settings
         self._process = ChildProcess([python, "-c", BOOTSTRAP, folder, module], log, piped=True)
+
+    def wait_until_ready(self) -> None:
+        """Return once the worker has loaded what it needs.
+
+        Raises BackendError when it lacks a package or ends, CheckpointError for weights and UsageError for settings
+        that it does not take; it has ended then.
+        """
         try:
-            self._greet(settings)
+            answer = self._exchange({"protocol": PROTOCOL, "settings": self._settings})
+            if answer is None:
+                raise BackendError(f"{self._ended()} before it was ready; look at {self._log}")
+            if "error" in answer:
+                raise ERRORS[answer["error"]["kind"]](answer["error"]["message"])
         except BaseException:
-            self._process.stop()
+            self.close()
             raise
 
     def ask(self, images: Sequence[Path]) -> list[dict[str, Any]]:
@@ -55,18 +66,13 @@ class Worker:
         return results
 
     def close(self) -> None:
-        """End the worker."""
+        """End the worker; what another thread waits for then never comes, and is told as an ended worker."""
         self._process.stop()
-
-    def _greet(self, settings: dict[str, Any]) -> None:
-        answer = self._exchange({"protocol": PROTOCOL, "settings": settings})
-        if answer is None:
-            raise BackendError(f"{self._ended()} before it was ready; look at {self._log}")
-        if "error" in answer:
-            raise ERRORS[answer["error"]["kind"]](answer["error"]["message"])
 
     def _exchange(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """The answer to ``message``; None when the worker is gone."""
+        if self._process.ended() is not None:
+            return None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
@@ -80,7 +86,7 @@ class Worker:
         self._process.stop()
         code = self._process.ended()
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        words = last_line(self._log)
+        words = self._process.last_line()
         return f"worker '{self._name}' {how}" + (f" ({words})" if words else "")
 
 

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from pfcvr.config import PartsConfig, parse
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
+from pfcvr.pipeline.child_process import ChildProcess
 from pfcvr.pipeline.detectors import groundingdino
 from pfcvr.pipeline.images import UnreadableImage
 from pfcvr.pipeline.pictures import Picture
@@ -33,7 +36,16 @@ def log(tmp_path: Path) -> Path:
 
 
 def start(log: Path, **settings: Any) -> Worker:
-    return Worker(sys.executable, "stub_worker", settings, log)
+    worker = Worker(sys.executable, "stub_worker", settings, log)
+    worker.wait_until_ready()
+    return worker
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited 30 s in vain"
+        time.sleep(0.05)
 
 
 def files(folder: Path, *sizes: int) -> list[Path]:
@@ -80,11 +92,30 @@ def test_an_interpreter_that_is_none_is_one_sentence(tmp_path: Path, log: Path) 
         Worker(str(old), "stub_worker", {}, log)
 
 
+def test_last_words_are_those_of_this_process_and_not_of_one_before_it(log: Path) -> None:
+    log.write_text("RuntimeError: of yesterday\n")
+    process = ChildProcess([sys.executable, "-c", "print('loading', flush=True); import os; os.abort()"], log)
+    wait_until(lambda: process.ended() is not None)
+    process.stop()
+    assert (process.ended(), process.last_line()) == (-signal.SIGABRT, "loading")
+    assert process.last_line(("Error", "error:")) == ""
+
+
+def test_a_worker_that_hangs_can_be_ended_while_its_answer_is_waited_for(log: Path, tmp_path: Path) -> None:
+    worker = start(log, hangs=600)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(worker.ask, files(tmp_path, 3))
+        wait_until(lambda: "reports its progress" in log.read_text())
+        worker.close()
+        with pytest.raises(StageStopped, match="run the same command to continue"):
+            asked.result()
+
+
 def test_a_worker_ends_with_a_parent_that_is_killed(log: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from pfcvr.pipeline.workers.client import Worker\n"
         f"worker = Worker(sys.executable, 'stub_worker', {{}}, Path({str(log)!r}))\n"
-        "print('ready', flush=True); time.sleep(600)"
+        "worker.wait_until_ready(); print('ready', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -92,10 +123,7 @@ def test_a_worker_ends_with_a_parent_that_is_killed(log: Path, tmp_path: Path) -
         family = descendants(parent.pid)
         assert len(family) == 2  # the guardian and the worker
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in family):
-        assert time.monotonic() < deadline, "the worker outlived its parent by 30 s"
-        time.sleep(0.05)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
 
 
 def descendants(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def prepare(settings: dict[str, Any]) -> Answers:
         if settings.get("ends_after") == asked - 1:
             print("MemoryError: the picture was too much", file=sys.stderr, flush=True)
             os._exit(5)
-        print("a library reports its progress")
+        print("a library reports its progress", flush=True)
+        time.sleep(settings.get("hangs", 0))
         return [result(Path(image)) for image in images]
 
     return answer
