@@ -32,6 +32,9 @@ MEANINGS = {
     "parts": "list of part, box_xyxy (pixels), score (0 to 1), mask (COCO run lengths) or none, flags",
     "part_grid": f"{len(PARTS)} x rows x cols of 0 and 1; axis 0 in the order of part_texts",
     "sha256": "of the image file",
+    "path": "of the image file inside the source",
+    "bytes": "size of the image file",
+    "dhash": "difference hash of the picture, 64 bits in hexadecimal",
     "width": "pixels after EXIF rotation, as are boxes and masks",
     "height": "pixels after EXIF rotation, as are boxes and masks",
 }
@@ -90,7 +93,8 @@ def licence_of(sources: tuple[Source, ...]) -> str:
 def cite_as(facts: PublicationFacts, frame: CardFrame) -> str:
     """A BibTeX entry for the data set."""
     key = re.sub(r"\W+", "-", frame.name)
-    names = ", ".join(dict.fromkeys(source.name for source in facts.sources))
+    listed = ", ".join(dict.fromkeys(source.name for source in facts.sources))
+    names = re.sub(r"[{}\\`\s]+", " ", listed)
     note = f"Annotations of images of {names}, made with pfcvr"
     return f"@misc{{{key}, title = {{{frame.name}}}, howpublished = {{Hugging Face Hub}}, note = {{{note}}}}}"
 

@@ -8,7 +8,7 @@ from typing import Any
 from pfcvr.pipeline import stats
 from pfcvr.pipeline.check import CheckReport
 from pfcvr.pipeline.joined import joined_images
-from pfcvr.records import CaptionOrigin, Part, PartsOrigin, Source
+from pfcvr.records import SPLITS, CaptionOrigin, Part, PartsOrigin, Source
 from pfcvr.store import Workspace
 
 Named = tuple[tuple[str, str], ...]
@@ -52,8 +52,7 @@ def measure(workspace: Workspace, export: dict[str, Any], files: list[Path], rep
     images = reviewed = 0
     for joined in joined_images(workspace):
         images += 1
-        origins = [record.origin for record in (joined.caption, joined.parts) if record is not None]
-        reviewed += any(getattr(origin, "human", False) for origin in origins)
+        reviewed += joined.human is not None
         if joined.caption is not None:
             captions_by[_named(joined.caption.origin, CAPTION_FACTS)] += 1
         if joined.parts is not None:
@@ -61,7 +60,7 @@ def measure(workspace: Workspace, export: dict[str, Any], files: list[Path], rep
     statistics = stats.run(workspace)
     return PublicationFacts(
         sources=tuple(source for _, source in sorted(workspace.sources().items())),
-        splits=export["splits"],
+        splits={split: export["splits"][split] for split in SPLITS if split in export["splits"]},
         columns=tuple(parquet.read_schema(files[0]).names),
         grid=export["grid"],
         left_out=export["books"]["reasons"],

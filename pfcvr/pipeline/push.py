@@ -17,17 +17,18 @@ from pfcvr.hub import MANIFEST_NAME, Publication, Published, publish, read_manif
 from pfcvr.pipeline import check, export
 from pfcvr.pipeline.check import CheckReport
 from pfcvr.pipeline.croissant import NAME as CROISSANT_NAME
-from pfcvr.pipeline.croissant import Described, describe
+from pfcvr.pipeline.croissant import Described, describe, split_of
 from pfcvr.pipeline.data_card import LICENCE_NAME, CardFrame, about, card, cite_as, licence_of, licence_text
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.publication_facts import PublicationFacts, measure
 from pfcvr.pipeline.verify_hub import same_rows
+from pfcvr.records import SPLITS
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 PUBLICATION_VERSION = 1
 CARD_NAME = "README.md"
-KEPT_FACTS = ("dataset_version", "pfcvr_version", "books", "sources", "grid", "stages", "splits")
+OF_ITS_OWN = ("kind", "fingerprint", "sizes", "files")  # what a manifest says of its own folder
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,14 @@ def _fill(
     names = [name for name in manifest["files"] if name != CARD_NAME]
     for name in names:
         _link(exported / name, place / name)
-    shards = tuple(name for name in names if name.endswith(".parquet"))
+    shards = tuple(name for split in SPLITS for name in names if name.endswith(".parquet") and split_of(name) == split)
     facts = measure(workspace, manifest, [exported / name for name in shards], report)
     frame = CardFrame(config.repository, config.right, pixels, shards)
     (place / CARD_NAME).write_text(card(facts, frame), encoding="utf-8")
     (place / LICENCE_NAME).write_text(licence_text(facts, frame), encoding="utf-8")
     (place / CROISSANT_NAME).write_text(_croissant(facts, frame, manifest), encoding="utf-8")
     written = [*names, CARD_NAME, LICENCE_NAME, CROISSANT_NAME]
-    kept = {name: manifest[name] for name in KEPT_FACTS}
+    kept = {name: value for name, value in manifest.items() if name not in OF_ITS_OWN}
     return {**kept, "files": {name: sha256_file(place / name) for name in written}}
 
 

@@ -1,0 +1,125 @@
+"""The card and the Croissant file of a published data set: true, valid, and inert whatever a source calls itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlcroissant
+import pyarrow.parquet as parquet
+import pytest
+import yaml
+from hub.conftest import Program, data
+from hub.loopback_hub import LoopbackHub
+from huggingface_hub import DatasetCard
+
+
+@pytest.fixture
+def dry(program: Program, closed_set: Path) -> Path:
+    """The folder that would be published of a closed source."""
+    return Path(program("pfcvr-data", "push", "-w", closed_set, "lab/closed", "--dry-run").result["folder"])
+
+
+def test_the_yaml_says_licence_size_language_tasks_and_files(dry: Path) -> None:
+    card = DatasetCard.load(dry / "README.md").data.to_dict()
+    assert (card["license"], card["license_name"], card["license_link"]) == (
+        "other", "terms-of-the-sources", "LICENSE.md",
+    )  # fmt: skip
+    assert (card["language"], card["size_categories"]) == ("en", "n<1K")
+    assert card["task_categories"] == ["image-to-text", "image-segmentation"]
+    (config,) = card["configs"]
+    assert config["config_name"] == "default"
+    named = {path for files in config["data_files"] for path in files["path"]}
+    assert named == {path.relative_to(dry).as_posix() for path in dry.rglob("*.parquet")}
+    assert [files["split"] for files in config["data_files"]] == ["train", "val", "test"]
+
+
+def test_the_card_states_what_the_files_hold(dry: Path) -> None:
+    text = (dry / "README.md").read_text()
+    for path in sorted(dry.rglob("*.parquet")):
+        rows = parquet.read_table(path).to_pylist()
+        vehicles, captions = len({row["vehicle_id"] for row in rows}), sum(len(row["captions"]) for row in rows)
+        assert f"| {path.name.split('-')[0]} | {len(rows)} | {vehicles} | {captions} |" in text
+        assert all(f"- `{column}`: " in text for column in rows[0])
+    assert "see the tool" not in text
+    assert "18 images: captioner `import`" in text
+    assert "18 images: detector `import`" in text
+    assert "4 rows and 4 columns, rule `stretch-coverage`" in text
+    assert "No review by people is recorded." in text
+    assert "The images are not part of this data set" in text
+
+
+def test_terms_are_quoted_and_inert(dry: Path) -> None:
+    for name in ("README.md", "LICENSE.md"):
+        text = (dry / name).read_text()
+        assert "research only" in text
+        assert "Not to be &lt;b&gt;handed on&lt;/b&gt;." in text
+        assert "<b>" not in text
+
+
+def test_an_open_licence_is_named_as_the_hub_names_it(program: Program, open_set: Path) -> None:
+    folder = Path(program("pfcvr-data", "push", "-w", open_set, "lab/open", "--dry-run").result["folder"])
+    front = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert front["license"] == "cc0-1.0"
+    assert "license_link" not in front
+
+
+def test_people_who_corrected_captions_are_counted(program: Program, closed_set: Path) -> None:
+    captions = [
+        json.loads(line) for path in closed_set.glob("caption/part-*") for line in path.read_text().splitlines()
+    ]
+    image_ids = [caption["image_id"] for caption in captions[:9]]
+    corrected = closed_set / "corrected.jsonl"
+    corrected.write_text(
+        "".join(json.dumps({"image_id": i, "caption": f"A corrected car, {i}."}) + "\n" for i in image_ids)
+    )
+    data("merge", corrected, "-w", closed_set)
+    data("split", "-w", closed_set, "--val", 0.2, "--overwrite")
+    folder = Path(program("pfcvr-data", "push", "-w", closed_set, "lab/people", "--dry-run").result["folder"])
+    text = (folder / "README.md").read_text()
+    assert "People set or corrected the annotation of 50.0 % of the images." in text
+    assert "expert-generated" in text.split("---\n")[1]
+
+
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+def test_the_croissant_file_is_valid_and_reads_the_rows_offline(dry: Path) -> None:
+    described = mlcroissant.Dataset(jsonld=dry / "croissant.json")
+    assert not described.metadata.issues.errors
+    for path in sorted(dry.rglob("*.parquet")):
+        split = path.name.split("-")[0]
+        expected = parquet.read_table(path).to_pylist()
+        found = list(described.records(split))
+        assert [plain(record[f"{split}/image_id"]) for record in found] == [row["image_id"] for row in expected]
+        assert [plain(record[f"{split}/captions"]) for record in found] == [row["captions"] for row in expected]
+        assert [record[f"{split}/width"] for record in found] == [row["width"] for row in expected]
+
+
+def test_the_croissant_file_names_every_file_with_its_hash(dry: Path) -> None:
+    described = json.loads((dry / "croissant.json").read_text())
+    hashes = json.loads((dry / "pfcvr.json").read_text())["files"]
+    objects = {entry["@id"]: entry["sha256"] for entry in described["distribution"] if "sha256" in entry}
+    assert objects == {name: digest for name, digest in hashes.items() if name.endswith(".parquet")}
+    assert described["license"].endswith("/datasets/lab/closed/blob/main/LICENSE.md")
+
+
+def test_what_was_published_is_joined_with_the_readers_own_images(
+    program: Program, hub: LoopbackHub, closed_set: Path, dry: Path, tmp_path: Path
+) -> None:
+    assert program("pfcvr-data", "push", "-w", closed_set, "lab/closed").code == 0
+    copy = tmp_path / "downloaded"
+    for name, file in hub.repository("lab/closed").files.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(file.content)
+    manifest = json.loads((closed_set / "import" / "manifest.json").read_text())
+    images = manifest["notes"]["sources"][0]["root"]
+    data("rebuild", copy, "--images", images, "--out", tmp_path / "rebuilt")
+    rebuilt = parquet.read_table(tmp_path / "rebuilt" / "data", columns=["image_id", "image"]).to_pylist()
+    assert len(rebuilt) == 18
+    assert all(row["image"]["bytes"] for row in rebuilt)
+
+
+def plain(value: Any) -> Any:
+    """Bytes as text, in lists too: how mlcroissant hands texts out."""
+    if isinstance(value, list):
+        return [plain(found) for found in value]
+    return value.decode() if isinstance(value, bytes) else value
