@@ -142,6 +142,12 @@ def build_small() -> Callable[[Path], SmallWorkspace]:
     return lambda folder: make_whole(make_small(folder))
 
 
+@pytest.fixture
+def build_empty() -> Callable[[Path], SmallWorkspace]:
+    """Makes an empty workspace in a folder of its own."""
+    return make_small
+
+
 def make_small(folder: Path) -> SmallWorkspace:
     (folder / "source").mkdir(parents=True)
     return SmallWorkspace(Workspace(folder / "work", create=True), folder / "source")

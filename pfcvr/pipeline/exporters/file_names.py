@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pfcvr.pipeline.exporters import Refusal
 from pfcvr.records import ImageRecord
@@ -22,14 +22,14 @@ def safe_name(image: ImageRecord) -> str:
 
 
 def official_name(image: ImageRecord) -> str:
-    """As ``safe_name``; a stem that begins with the vehicle's id or number and ``_`` has it already and stays as it is.
+    """As ``safe_name``; a stem that begins with the vehicle's id or number and ``_`` has its name already and keeps it.
 
     So the names of an export survive being imported, where ``00012_000345`` has become a stem of vehicle 12.
     """
     stem = image.image_id.removeprefix(f"{image.vehicle_id}/")
     begins = stem.partition("_")[0]
     if stem.startswith(f"{image.vehicle_id}_") or _same_number(begins, image.vehicle_id) and begins != stem:
-        return _safe(stem)
+        return _safe(unquote(stem))
     return safe_name(image)
 
 

@@ -7,8 +7,9 @@ it calls ``val`` is what it tests on, which is our ``test``; our ``val`` goes to
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,18 @@ from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
 from pfcvr.config import ExportConfig
 from pfcvr.errors import WorkspaceError
 from pfcvr.files import sha256_file, write_json
+from pfcvr.jsonl import lines_at
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
 from pfcvr.pipeline.exporters.file_names import FileNames, official_name
 from pfcvr.pipeline.exporters.official_pixels import RECIPE, copies_of, plain_pixels
 from pfcvr.pipeline.exporters.shards import SplitCounts
 from pfcvr.pipeline.joined import JoinedImage
 from pfcvr.records import PARTS, ImageParts, PatchGrid, Split
+from pfcvr.row_index import RowIndex
 
 ANNOTATIONS = "reid_with_mask_prompt_and_boxes_filepath_prefixid_idsplit_70_30.json"
 VEHICLE_IDS = "vehicle_ids.json"
+SPILLED = "entries.partial"
 CELLS = 24  # rows and columns: 384 px / 16 px (paper, section V-B)
 LONGEST_NUMBER = 15  # digits that every JSON reader keeps
 SPLIT_OF: dict[Split, Split] = {"train": "train", "val": "train", "test": "val"}
@@ -57,11 +61,10 @@ class OfficialExporter:
         numbers = vehicle_numbers(facts.vehicle_ids)
         write_json(folder / VEHICLE_IDS, {vehicle_id: numbers[vehicle_id] for vehicle_id in facts.vehicle_ids})
         tree = _Tree(folder, numbers, self._config)
-        with (folder / ANNOTATIONS).open("w", encoding="ascii") as file:
-            file.write("[")
+        with closing(tree):
             for item in items:
-                tree.add(item, self._split(item.split), file)
-            file.write("\n]\n")
+                tree.add(item, self._split(item.split))
+            tree.write_list(folder / ANNOTATIONS)
         _verify(folder, tree.counts)
         named = (ANNOTATIONS, VEHICLE_IDS)
         grid = facts.grid.model_dump(exclude={"cells"}) | {"rows": CELLS, "cols": CELLS}
@@ -77,16 +80,20 @@ class OfficialExporter:
 
 
 class _Tree:
-    """The files below ``image``, ``boxes`` and the folders of copies, and the counts of what was written."""
+    """The files below ``image``, ``boxes`` and the folders of copies, the list, and the counts of what was written.
+
+    The list is in order of the file names, which an export that is imported and exported again keeps.
+    """
 
     def __init__(self, folder: Path, numbers: dict[str, int], config: ExportConfig) -> None:
         self._folder, self._numbers, self._config = folder, numbers, config
         self._tokenizer = clip_bpe()
         self._too_long = self._rewritten = 0
-        self._separator = "\n"
+        self._entries = (folder / SPILLED).open("w+b")
+        self._order = RowIndex()
         self.counts = SplitCounts()
 
-    def add(self, item: ExportItem, split: Split, annotations: IO[str]) -> None:
+    def add(self, item: ExportItem, split: Split) -> None:
         """One image with its part file, its copies and its entry in the list."""
         name, grid = official_name(item.image), official_grid(item.joined)
         pixels = plain_pixels(item.pixels)
@@ -110,9 +117,23 @@ class _Tree:
             "mask": grid.max(axis=0).tolist(),
             "prompt": ", ".join(f"car {part}" for part, own in zip(PARTS, grid, strict=True) if own.any()) or "car",
         }
-        annotations.write(self._separator + json.dumps(entry))
-        self._separator = ",\n"
+        self._order.add(name, self._entries.tell(), rejected=False)
+        self._entries.write(json.dumps(entry).encode() + b"\n")
         self.counts.add(split, item.image.image_id, item.image.vehicle_id, len(texts))
+
+    def write_list(self, path: Path) -> None:
+        """The list of all entries, each on a line of its own."""
+        with path.open("wb") as file:
+            separator = b"[\n"
+            for line in lines_at(self._entries, self._order.offsets(rejected=False)):
+                file.write(separator + line.rstrip(b"\n"))
+                separator = b",\n"
+            file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
+
+    def close(self) -> None:
+        self._entries.close()
+        self._order.close()
+        (self._folder / SPILLED).unlink()
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of this form."""
@@ -150,20 +171,12 @@ def official_grid(joined: JoinedImage) -> NDArray[np.uint8]:
 
 
 def part_entries(parts: ImageParts | None, grid: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """One entry for each part that has a cell: all its instances together, with the best of their scores.
-
-    ``box`` (x0, y0, x1, y1 in pixels around all of them) is ours; the released code has none, and does not mind.
-    """
+    """One entry for each part that has a cell: all its instances together, with the best of their scores."""
     entries = []
     for part, cells in zip(PARTS, grid, strict=True):
-        if not cells.any():
-            continue
-        own = [instance for instance in parts.instances if instance.part == part] if parts is not None else []
-        entry: dict[str, Any] = {"category": part, "score": max((one.score for one in own), default=1.0)}
-        if own:
-            starts, stops = zip(*((one.box_xyxy[:2], one.box_xyxy[2:]) for one in own), strict=True)
-            entry["box"] = [*map(min, zip(*starts, strict=True)), *map(max, zip(*stops, strict=True))]
-        entries.append({**entry, "mask": cells.tolist()})
+        if cells.any():
+            own = [one.score for one in (parts.instances if parts is not None else ()) if one.part == part]
+            entries.append({"category": part, "score": max(own, default=1.0), "mask": cells.tolist()})
     return entries
 
 

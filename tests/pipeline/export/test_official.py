@@ -114,7 +114,7 @@ def test_entry_and_part_file_have_the_keys_and_forms_of_the_release(small, tmp_p
     }
     assert (val["id"], val["split"]) == (345, "val")
     boxes = json.loads((tmp_path / "out" / "boxes" / "00012_000001.json").read_text())
-    assert boxes == [{"category": "roof", "score": 1.0, "box": [0, 0, 8, 8], "mask": grid}]
+    assert boxes == [{"category": "roof", "score": 1.0, "mask": grid}]
 
 
 def test_our_val_is_trained_on_unless_it_is_kept(whole, tmp_path, released) -> None:
