@@ -13,7 +13,7 @@ from PIL import Image
 from pfcvr.cli import model_app, run
 from pfcvr.config import AblateConfig
 from pfcvr.errors import DataError, SealedError, UsageError
-from pfcvr.model import ablation
+from pfcvr.model import ablation, ablation_tables
 from pfcvr.model.ablation import ablate
 from pfcvr.model.ablation_tables import TABLES, ablation_table
 from pfcvr.model.pfcvr import PfcvrModel
@@ -218,13 +218,14 @@ def test_a_split_without_captions_is_refused_before_anything_is_trained(
 
 @pytest.mark.timeout(240)
 def test_the_command_sweeps_the_weight_of_the_part_contrast(
-    config: AblateConfig, capfd: pytest.CaptureFixture[str]
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(ablation_tables, "ITC_WEIGHTS", (0.1, 0.2, 1.0))
     overrides = [word for override in config.overrides for word in ("--set", override)]
     arguments = ["--data", config.data, "--out", str(config.out), "--table", "8", "--seeds", "4", "--threads", "1"]
     assert run(model_app, "pfcvr", ["ablate", *arguments, "--workers", "0", "--json", *overrides]) == 0
     answer = json.loads(capfd.readouterr().out)
-    assert [row["key"] for row in answer["rows"]] == [str(weight / 10) for weight in range(1, 11)]
+    assert [row["key"] for row in answer["rows"]] == ["0.1", "0.2", "1.0"]
     assert answer["rows"][0]["metrics"]["rank1"]["deviation"] is None
     assert "one seed" in (config.out / "table-8.md").read_text()
     with Image.open(config.out / "table-8.png") as picture:

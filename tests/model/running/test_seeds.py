@@ -18,8 +18,14 @@ def config(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> Train
     return TrainConfig(data=str(painted), out=tmp_path / "runs", overrides=overrides, workers=0, threads=1)
 
 
-def test_each_seed_has_its_folder_and_the_summary_their_mean_and_deviation(config: TrainConfig) -> None:
+def test_each_seed_has_its_folder_and_a_finished_one_is_not_trained_again(config: TrainConfig) -> None:
+    train_seeds(config, (3,), quiet=True)
+    weights = config.out / "seed-3" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
     result = train_seeds(config, (3, 12), quiet=True)
+    assert [found.already_done for found in result.runs] == [True, False]
+    assert weights.stat().st_mtime_ns == before
+
     assert [path.name for path in seed_runs(config.out)] == ["seed-3", "seed-12"]
     facts = [json.loads((path / "run.json").read_text()) for path in seed_runs(config.out)]
     assert [found["seed"] for found in facts] == [3, 12]
@@ -29,15 +35,6 @@ def test_each_seed_has_its_folder_and_the_summary_their_mean_and_deviation(confi
     assert summary["metrics"]["mAP"]["deviation"] == pytest.approx(stdev(reached))
     assert "2 seeds, best weights of each on val" in result.text()
     assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in result.text()
-
-
-def test_a_seed_that_is_finished_is_not_trained_again(config: TrainConfig) -> None:
-    train_seeds(config, (3,), quiet=True)
-    weights = config.out / "seed-3" / "model" / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    result = train_seeds(config, (3, 4), quiet=True)
-    assert [found.already_done for found in result.runs] == [True, False]
-    assert weights.stat().st_mtime_ns == before
 
 
 def test_the_command_trains_a_baseline_from_two_seeds_and_its_runs_can_be_used(
