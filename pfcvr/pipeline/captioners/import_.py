@@ -13,6 +13,7 @@ from pfcvr.files import sha256_file
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
 from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
+from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ATTRIBUTES, PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -20,7 +21,8 @@ from pfcvr.store import Workspace
 PAGE_ROWS = 500
 DETAIL_CHARACTERS = 500
 TABLES = """
-CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT, PRIMARY KEY (image_id, number));
+CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT,
+                   PRIMARY KEY (image_id, number));
 CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
 """
 
@@ -182,8 +184,8 @@ def _attributes(row: CaptionRow) -> dict[str, str]:
     """What the row says of color, type and viewpoint under ``attributes``; anything else there is not ours."""
     stated = row.values.get("attributes")
     known = stated.items() if isinstance(stated, dict) else ()
-    texts = {name: plain_text(value) for name, value in known if name in ATTRIBUTES and isinstance(value, str)}
-    return {name: text for name, text in texts.items() if text}
+    texts = {name: value for name, value in known if name in ATTRIBUTES and isinstance(value, str)}
+    return {name: text if is_plain_name(text) else plain_text(text) for name, text in texts.items() if plain_text(text)}
 
 
 def _keep_or_note(value: Any, what: str, kept: list[str], problems: list[tuple[str, str]]) -> None:
