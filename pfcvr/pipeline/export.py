@@ -13,12 +13,12 @@ from typing import Any
 
 from pfcvr import __version__
 from pfcvr.backends import load_backend
-from pfcvr.config import ExportConfig, GridConfig
+from pfcvr.config import ExportConfig
 from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import canonical_json, disk_full_stops
 from pfcvr.jsonl import read_records, record_line
 from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem, Refusal
-from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
+from pfcvr.pipeline.joined import PixelFiles, PixelsUnavailable, grid_recipe, has_parts, joined_images
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
 from pfcvr.progress import Progress
@@ -158,12 +158,11 @@ class _Export:
         }
 
     def _facts(self) -> ExportFacts:
-        parts = self._manifests.get("parts")
-        grid = GridConfig.model_validate(parts.settings["grid"]) if parts is not None else GridConfig()
+        grid = grid_recipe(self._workspace)
         return ExportFacts(
             sources=tuple(source for _, source in sorted(self._workspace.sources().items())),
             grid=PatchGrid(rows=grid.rows, cols=grid.cols, coverage=grid.coverage, cells={}),
-            has_parts=parts is not None,
+            has_parts=has_parts(self._workspace),
             vehicle_ids=tuple(row.vehicle_id for row in self._workspace.records("split", VehicleSplit)),
         )
 

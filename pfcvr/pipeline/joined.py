@@ -70,6 +70,13 @@ def joined_images(workspace: Workspace) -> Iterator[JoinedImage]:
         yield JoinedImage(image, caption, image_parts, split, human)
 
 
+def has_parts(workspace: Workspace) -> bool:
+    """Whether parts were looked for by models, or drawn by people."""
+    edits = workspace.manifest("merge")
+    drawn = edits is not None and any(file["form"] != "captions" for file in edits.notes["files"])
+    return drawn or workspace.manifest("parts") is not None
+
+
 def grid_recipe(workspace: Workspace) -> GridConfig:
     """How parts are laid on the patch grid: as the stage ``parts`` does it, where it was run."""
     manifest = workspace.manifest("parts")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfcvr.config.base import read_toml
 from pfcvr.pipeline.caption_tally import CaptionTally, without_gaps
-from pfcvr.pipeline.joined import JoinedImage, joined_images
+from pfcvr.pipeline.joined import JoinedImage, has_parts, joined_images
 from pfcvr.pipeline.part_report import PartTally, camera_view
 from pfcvr.records import ATTRIBUTES, SPLITS, Part
 from pfcvr.store import Workspace
@@ -144,7 +144,6 @@ def run(workspace: Workspace) -> Statistics:
             captions.look_at(joined)
             tally.look_at(joined.image.image_id, joined.parts, _view(joined))
         captioned = workspace.manifest("caption") is not None or captions.captions > 0
-        annotated = workspace.manifest("parts") is not None or counts.people["parts"] > 0
         return Statistics(
             workspace=workspace.root,
             images=_by_split(counts.images),
@@ -162,7 +161,7 @@ def run(workspace: Workspace) -> Statistics:
                 who: {name: _commonest(values) for name, values in by_name.items()}
                 for who, by_name in counts.attributes.items()
             },
-            parts=tally.as_dict() if annotated else None,
+            parts=tally.as_dict() if has_parts(workspace) else None,
             people=dict(counts.people) if workspace.manifest("merge") else None,
         )
 

@@ -10,7 +10,7 @@ import pytest
 from pfcvr import geometry
 from pfcvr.config import CheckConfig, ExportConfig, MergeConfig
 from pfcvr.errors import NothingKept, SourceError, StageStopped, WorkspaceError
-from pfcvr.pipeline import check, export, merge
+from pfcvr.pipeline import check, export, merge, stats
 from pfcvr.pipeline.joined import joined_images
 from pfcvr.pipeline.status import workspace_status
 from pfcvr.records import Caption, HumanEdit, ImageParts
@@ -166,6 +166,19 @@ def test_export_holds_what_people_said_and_is_made_anew_after_a_merge(whole, tmp
     rows = [row for path in (tmp_path / "data/data").glob("*.parquet") for row in parquet.read_table(path).to_pylist()]
     (row,) = [row for row in rows if row["image_id"] == "00001/000001"]
     assert row["captions"] == ["A white van with a dent."]
+
+
+def test_parts_of_people_alone_are_exported_with_the_recipe_of_their_grids(small, tmp_path) -> None:
+    small.add_images({"00001": 2, "00002": 2})
+    small.add_captions()
+    small.add_split(val=0)
+    export.run(small.workspace, ExportConfig(out=tmp_path / "bare"), QUIET)
+    assert json.loads((tmp_path / "bare/pfcvr.json").read_text())["grid"] is None
+    merged(small, "parts.json", wheels_coco("00001/000001", [0, 0, 10, 24]))
+    export.run(small.workspace, ExportConfig(out=tmp_path / "drawn"), QUIET)
+    recipe = json.loads((tmp_path / "drawn/pfcvr.json").read_text())["grid"]
+    assert (recipe["rows"], recipe["cols"], recipe["rule"]) == (24, 24, "stretch-coverage")
+    assert stats.run(small.workspace).coverage["wheels"] == 0.25
 
 
 def test_check_is_content_with_edits_and_their_books(whole) -> None:
