@@ -18,7 +18,14 @@ from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import canonical_json, disk_full_stops
 from pfcvr.jsonl import read_records, record_line
 from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem, Refusal
-from pfcvr.pipeline.joined import PixelFiles, PixelsUnavailable, grid_recipe, has_parts, joined_images
+from pfcvr.pipeline.joined import (
+    JoinedImage,
+    PixelFiles,
+    PixelsUnavailable,
+    grid_recipe,
+    has_parts,
+    joined_images,
+)
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
 from pfcvr.progress import Progress
