@@ -181,7 +181,7 @@ def union_of_masks(rles: Sequence[Rle]) -> Rle:
 
 def mask_middle(rle: Rle) -> tuple[float, float]:
     """Mean (x, y) of the mask's pixels, in pixels; the mask must not be empty."""
-    columns, tops, bottoms = _strips(rle)
+    columns, tops, bottoms = mask_strips(rle)
     lengths = bottoms - tops
     area = lengths.sum()
     return float(((columns + 0.5) * lengths).sum() / area), float(((tops + bottoms) / 2 * lengths).sum() / area)
@@ -189,7 +189,7 @@ def mask_middle(rle: Rle) -> tuple[float, float]:
 
 def mask_area_inside(rle: Rle, box: BoxXyxy) -> float:
     """Square pixels of the mask inside ``box``."""
-    columns, tops, bottoms = _strips(rle)
+    columns, tops, bottoms = mask_strips(rle)
     x0, y0, x1, y1 = box
     wide = np.clip(np.minimum(columns + 1, x1) - np.maximum(columns, x0), 0.0, 1.0)
     tall = np.clip(np.minimum(bottoms, y1) - np.maximum(tops, y0), 0.0, None)
@@ -203,7 +203,7 @@ def mask_shares(rle: Rle, rows: int, cols: int) -> NDArray[np.float32]:
     since a pixel that straddles a border counts to each side by its share. Taken from the runs, without the pixels.
     """
     height, width = rle.size
-    columns, tops, bottoms = _strips(rle)
+    columns, tops, bottoms = mask_strips(rle)
     down, by_col = _covered_up_to(height, rows), _overlap(width, cols)
     shares = np.zeros((rows, cols))
     for start in range(0, len(columns), STRIPS_AT_ONCE):
@@ -214,7 +214,7 @@ def mask_shares(rle: Rle, rows: int, cols: int) -> NDArray[np.float32]:
     return shares.astype(np.float32)
 
 
-def _strips(rle: Rle) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def mask_strips(rle: Rle) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The mask as vertical strips: the column of each, its first row and the row after its last."""
     height = rle.size[0]
     ends = check_rle(rle).cumsum()
@@ -244,20 +244,20 @@ def coverage_grid(shares: NDArray[np.float32], coverage: float) -> NDArray[np.bo
 
 
 def boxes_shares(boxes: Sequence[BoxXyxy], size: tuple[int, int], rows: int, cols: int) -> NDArray[np.float32]:
-    """Share of each cell that the union of ``boxes`` covers on an image of ``size`` (height, width) -> [rows, cols].
-
-    Between the boxes' edges the plane falls into rectangles, each of them covered or not as a whole.
-    """
+    """Share of each cell that the union of ``boxes`` covers on an image of ``size`` (height, width): [rows, cols]."""
     height, width = size
-    x0, y0, x1, y1 = np.array(boxes, dtype=float).T
-    xs, ys = np.unique([x0, x1]), np.unique([y0, y1])
-    wide = (x0[:, None] <= xs[:-1]) & (xs[1:] <= x1[:, None])
-    tall = (y0[:, None] <= ys[:-1]) & (ys[1:] <= y1[:, None])
-    covered = (tall[:, :, None] & wide[:, None, :]).any(axis=0)
+    xs, ys, covered = _box_pieces(boxes)
     by_row = _interval_shares(ys[:-1, None] * (rows / height), ys[1:, None] * (rows / height), rows)
     by_col = _interval_shares(xs[:-1, None] * (cols / width), xs[1:, None] * (cols / width), cols)
     shares: NDArray[np.float32] = (by_row.T @ covered @ by_col).astype(np.float32)
     return shares
+
+
+def disjoint_boxes(boxes: Sequence[BoxXyxy]) -> NDArray[np.float64]:
+    """Boxes [n, 4] (x0, y0, x1, y1) that cover what ``boxes`` do and do not overlap."""
+    xs, ys, covered = _box_pieces(boxes)
+    rows, cols = np.nonzero(covered)
+    return np.stack([xs[cols], ys[rows], xs[cols + 1], ys[rows + 1]], axis=1)
 
 
 def part_shares(
@@ -304,6 +304,17 @@ def grid_array(grid: PatchGrid) -> NDArray[np.uint8]:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(cells), dtype=np.uint8), count=grid.rows * grid.cols)
         array[PARTS.index(part)] = bits
     return array.reshape(len(PARTS), grid.rows, grid.cols)
+
+
+def _box_pieces(
+    boxes: Sequence[BoxXyxy],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """All edges along x and along y, and which of the rectangles between them, each as a whole, a box covers."""
+    x0, y0, x1, y1 = np.array(boxes, dtype=float).T
+    xs, ys = np.unique([x0, x1]), np.unique([y0, y1])
+    wide = (x0[:, None] <= xs[:-1]) & (xs[1:] <= x1[:, None])
+    tall = (y0[:, None] <= ys[:-1]) & (ys[1:] <= y1[:, None])
+    return xs, ys, (tall[:, :, None] & wide[:, None, :]).any(axis=0)
 
 
 @lru_cache(maxsize=1024)

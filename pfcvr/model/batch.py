@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pfcvr.model.clip import Pixels
+
 IGNORED_LABEL = -100
 """Label of a token that was not masked: torch's own ``ignore_index``, so no vocabulary entry is lost to it."""
 
@@ -24,8 +26,8 @@ class Batch:
     is put together, on the CPU, since finding the masked tokens on an accelerator makes every step wait for the device.
     """
 
-    images: Float[Tensor, "B 3 H W"]
-    """Pixels normalised with CLIP's mean and standard deviation."""
+    images: Pixels
+    """RGB pixels 0..255 as they are loaded, or normalised, which the model does first of all."""
     token_ids: Int[Tensor, "B L"]
     """Start, caption, end, padding."""
     masked_token_ids: Int[Tensor, "B L"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -20,6 +20,19 @@ from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_we
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 """What CLIP's pixels, in 0..1, are normalised with."""
+Pixels = UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
+"""Images: RGB pixels 0..255, or normalised with the above."""
+
+
+def normalised(images: Pixels) -> Float[Tensor, "B 3 H W"]:
+    """RGB pixels 0..255 as CLIP's towers want them; images that are normalised already stay as they are.
+
+    Where the model is, not where images are loaded: a quarter of the bytes are stacked and moved.
+    """
+    if images.is_floating_point():
+        return images
+    channels = zip(images.unbind(dim=1), IMAGE_MEAN, IMAGE_STD, strict=True)
+    return torch.stack([(pixels / 255 - mean) / std for pixels, mean, std in channels], dim=1)
 
 
 class ClipTowers(nn.Module):

@@ -19,7 +19,7 @@ from pfcvr.errors import DataError
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.identity_draw import carve_validation
 from pfcvr.model.hub_data import load_hub_tables
-from pfcvr.model.part_masks import PartLayer, layers_of_grid, layers_of_instances
+from pfcvr.model.part_masks import NO_PARTS, PartLayers, layers_of_grid, layers_of_instances
 
 DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
 NEEDED_COLUMNS = ("image", "image_id", "vehicle_id", "captions")
@@ -76,10 +76,10 @@ class Rows:
         content: bytes = image["bytes"]
         return content
 
-    def parts(self, row: int) -> list[PartLayer]:
+    def parts(self, row: int) -> PartLayers:
         """Where each part of ``row`` is: masks, boxes of instances without a mask, else the stored patch grid."""
         if not self._parts_table.column_names:
-            return []
+            return NO_PARTS
         record = {
             name: column[0].as_py()
             for name, column in zip(self._parts_table.column_names, self._parts_table[row].columns, strict=True)
@@ -88,14 +88,14 @@ class Rows:
             if record.get("parts"):
                 return layers_of_instances(record["parts"], (record["height"], record["width"]))
             grid = np.array(record.get("part_grid") or [], dtype=bool)
-            return layers_of_grid(grid) if grid.any() else []
+            return layers_of_grid(grid) if grid.any() else NO_PARTS
         except (ValueError, KeyError) as error:
             image = f"{self.where}: image '{self.image_ids[row]}'"
             raise DataError(f"{image} has damaged parts ({error}); export the data set again") from None
 
     def has_parts(self) -> bool:
         """Whether any image shows a part; reads no further than the first that does."""
-        return any(self.parts(row) for row in range(len(self)))
+        return any(self.parts(row).parts for row in range(len(self)))
 
     def select(self, rows: Iterable[int]) -> "Rows":
         """Some of the rows, in the order given."""

@@ -4,7 +4,7 @@
 the image branch and the text branch. A run that trained without one of them gets a sentence instead of that picture.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from pfcvr.config import AugmentConfig, Recipe
 from pfcvr.model.augment import stretch
 from pfcvr.model.batch import IGNORED_LABEL, Batch
+from pfcvr.model.clip import normalised
 from pfcvr.model.data import Rows
 from pfcvr.model.encode import Encoded
 from pfcvr.model.inspection import guess_words, restore_patches, view_parts
-from pfcvr.model.loading import TrainPairs, collate, decode
+from pfcvr.model.loading import TrainPairs, decode
 from pfcvr.model.metrics import cosine_blocks
 from pfcvr.model.panel import PanelRow, hits_of, render_panel
 from pfcvr.model.pfcvr import PfcvrModel
@@ -61,7 +62,8 @@ def draw_figures(folder: Path, model: PfcvrModel, rows: Rows, encoded: Encoded, 
     files, notes = [_draw_panel(folder, rows, encoded, {query: texts[query] for query in queries})], []
     recipe = Recipe(model=model.config, augment=UNCHANGED)
     pairs = TrainPairs(rows, model.tokenizer, recipe, coverage, seed)
-    batch = collate([pairs[0, query] for query in queries])
+    batch = pairs[[(0, query) for query in queries]]
+    batch = replace(batch, images=normalised(batch.images))
     owners = [int(encoded.own_image[query]) for query in queries]
     scene = _Scene(model, rows, owners, [texts[query] for query in queries], batch)
     weights = model.config.losses

@@ -16,16 +16,16 @@ from itertools import islice
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pfcvr.config import ModelConfig, Recipe
 from pfcvr.errors import DataError
-from pfcvr.model.augment import LOOKS, Draw, apply_geometry, apply_look, draw_geometry, normalise, stretch
+from pfcvr.model.augment import LOOKS, Draw, Look, apply_geometry, apply_look, draw_geometry, framed, inside, stretch
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, identity_labels
-from pfcvr.model.part_masks import part_grids
+from pfcvr.model.part_masks import NO_PARTS, PartLayers, grids_of_shares, part_shares
 from pfcvr.model.parts import part_prompts
 from pfcvr.model.tokenizer import CaptionTokenizer
 from pfcvr.records import PARTS
@@ -38,23 +38,22 @@ ENCODE_BATCH = 64
 
 
 @dataclass(frozen=True)
-class TrainItem:
-    """One image-caption pair of one epoch; ``Batch`` without its first dimension."""
+class DrawnItem:
+    """What one item is beside its pixels and its caption; ``rng`` has drawn all but what the look needs."""
 
-    image: Float[Tensor, "3 H W"]
-    token_ids: Int[Tensor, " L"]
-    masked_token_ids: Int[Tensor, " L"]
-    masked_labels: Int[Tensor, " L"]
-    part_grid: Bool[Tensor, "P N"]
-    identity: int
-    patch_draws: Float[Tensor, " N"]
-    part_token_ids: Int[Tensor, "P T"] | None = None
+    row: int
+    look: Look
+    geometry: Draw
+    part_shares: Float[np.ndarray, "P rows cols"]
+    draws: Float[np.ndarray, " draws"]
+    """Uniform in [0, 1): three for each token, one for each patch."""
+    rng: np.random.Generator
 
 
-class TrainPairs(Dataset[TrainItem]):
+class TrainPairs(Dataset[Batch]):
     """Every (image, caption) of ``rows``, four times with ``augment.expand``: once in each of the paper's looks.
 
-    Item ``i`` is pair ``i // looks`` in look ``i % looks``.
+    Read by batches: ``pairs[keys]``. Item ``i`` is pair ``i // looks`` in look ``i % looks``.
     """
 
     def __init__(self, rows: Rows, tokenizer: CaptionTokenizer, recipe: Recipe, coverage: float, seed: int) -> None:
@@ -65,11 +64,12 @@ class TrainPairs(Dataset[TrainItem]):
         part_losses = losses.part_itc + losses.part_across
         self._needs_parts = part_losses + losses.part_mlm + losses.mim > 0
         self._row_of = [row for row, captions in enumerate(rows.captions) for _ in captions]
+        self._layers_of_row: dict[int, PartLayers] = {}
         encoded = tokenizer.encode([caption for captions in rows.captions for caption in captions])
         self._token_ids = encoded.ids
         self.truncated = int(encoded.truncated.sum())
         labels = identity_labels(rows.vehicle_ids)
-        self._labels = [labels[vehicle_id] for vehicle_id in rows.vehicle_ids]
+        self._labels = torch.tensor([labels[vehicle_id] for vehicle_id in rows.vehicle_ids])
         self._part_token_ids = None
         if part_losses and recipe.model.part_text == "phrase":
             self._part_token_ids = encode_part_phrases(rows, tokenizer, recipe.model)
@@ -84,36 +84,63 @@ class TrainPairs(Dataset[TrainItem]):
     def __len__(self) -> int:
         return self.pairs * len(self._looks)
 
-    def __getitem__(self, key: ItemKey) -> TrainItem:
-        epoch, item = key
-        pair, look = divmod(item, len(self._looks))
-        row = self._row_of[pair]
-        rng = np.random.default_rng((self._seed, ITEM_STREAM, epoch, item))
-        draw = draw_geometry(self._augment, self._size, rng)
-        image = stretch(decode(self._rows, row), self._size)
-        image = apply_look(apply_geometry(image, draw), self._looks[look], self._augment, rng)
-        words = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        masked_ids, masked_labels = self._tokenizer.mask_words(self._token_ids[pair], self._word_ratio, words)
-        return TrainItem(
-            image=torch.from_numpy(normalise(image, draw.erased)),
-            token_ids=self._token_ids[pair],
+    def __getitem__(self, keys: Sequence[ItemKey]) -> Batch:
+        """The items with ``keys`` as the batch that the model's ``forward`` takes."""
+        pairs = [item // len(self._looks) for _, item in keys]
+        rows = [self._row_of[pair] for pair in pairs]
+        drawn = [self._drawn(*key) for key in keys]
+        images = default_collate([torch.from_numpy(self._image(item)) for item in drawn])
+        grids = grids_of_shares(np.stack([item.part_shares for item in drawn]), self._coverage)
+        draws = torch.from_numpy(np.stack([item.draws for item in drawn]))
+        ids = self._token_ids[pairs]
+        word_draws, patch_draws = draws[:, : 3 * ids.shape[1]], draws[:, 3 * ids.shape[1] :]
+        masked_ids, masked_labels = self._tokenizer.mask_drawn_words(
+            ids, self._word_ratio, word_draws.unflatten(1, (3, -1)).transpose(0, 1)
+        )
+        return Batch(
+            images=images.permute(0, 3, 1, 2),
+            token_ids=ids,
             masked_token_ids=masked_ids,
             masked_labels=masked_labels,
-            part_grid=self._part_grid(row, draw),
-            identity=self._labels[row],
-            patch_draws=torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32)),
-            part_token_ids=None if self._part_token_ids is None else self._part_token_ids[row],
+            part_grids=torch.from_numpy(grids).flatten(start_dim=2),
+            identities=self._labels[rows],
+            patch_draws=patch_draws.contiguous(),
+            part_token_ids=None if self._part_token_ids is None else self._part_token_ids[rows],
         )
 
-    def _part_grid(self, row: int, draw: Draw) -> Bool[Tensor, "P N"]:
-        layers = self._rows.parts(row) if self._needs_parts else []
-        if not self._augment.sync_masks:
-            draw = Draw(self._size)
-        return torch.from_numpy(part_grids(layers, draw, self._grid, self._coverage)).flatten(start_dim=1)
+    def keep_parts(self) -> None:
+        """Read where the parts of all images are, which is otherwise done when an item is first asked for.
+
+        Workers that start afterwards share what was read.
+        """
+        for row in range(len(self._rows)):
+            self._layers(row)
+
+    def _drawn(self, epoch: int, item: int) -> DrawnItem:
+        row = self._row_of[item // len(self._looks)]
+        rng = np.random.default_rng((self._seed, ITEM_STREAM, epoch, item))
+        geometry = draw_geometry(self._augment, self._size, rng)
+        draws = rng.random(3 * self._token_ids.shape[1] + self._grid[0] * self._grid[1], dtype=np.float32)
+        seen = geometry if self._augment.sync_masks else Draw(self._size)
+        shares = part_shares(self._layers(row), seen, self._grid)
+        return DrawnItem(row, self._looks[item % len(self._looks)], geometry, shares, draws, rng)
+
+    def _image(self, item: DrawnItem) -> UInt8[np.ndarray, "H W 3"]:
+        margin = self._augment.crop_padding
+        frame = framed(decode(self._rows, item.row), self._size, margin)
+        apply_look(inside(frame, margin), item.look, self._augment, item.rng)
+        return apply_geometry(frame, item.geometry)
+
+    def _layers(self, row: int) -> PartLayers:
+        if not self._needs_parts:
+            return NO_PARTS
+        if row not in self._layers_of_row:
+            self._layers_of_row[row] = self._rows.parts(row)
+        return self._layers_of_row[row]
 
 
 class PlainImages(Dataset[Tensor]):
-    """The images of ``rows`` as the model wants them, unchanged but for their size."""
+    """The images of ``rows`` in the size that the model takes, and otherwise unchanged."""
 
     def __init__(self, rows: Rows, size: tuple[int, int]) -> None:
         self._rows, self._size = rows, size
@@ -121,8 +148,8 @@ class PlainImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: int) -> Float[Tensor, "3 H W"]:
-        return torch.from_numpy(normalise(stretch(decode(self._rows, row), self._size)))
+    def __getitem__(self, row: int) -> UInt8[Tensor, "H W 3"]:
+        return torch.from_numpy(stretch(decode(self._rows, row), self._size))
 
 
 @dataclass(frozen=True)
@@ -196,13 +223,14 @@ def decode(rows: Rows, row: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "DataLoader[TrainItem]":
+def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "DataLoader[Batch]":
     """Yields a ``Batch`` for each of ``batches``, in order, made by ``workers`` processes (0: by this one)."""
+    pairs.keep_parts()
     return DataLoader(
         pairs,
-        batch_sampler=batches,
+        batch_size=None,
+        sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
         worker_init_fn=partial(settle_worker, os.getpid()) if workers else None,
         generator=torch.Generator(),  # the loader draws a seed when it starts: not from the run's own generator
         pin_memory=torch.cuda.is_available(),
@@ -210,29 +238,21 @@ def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "Dat
 
 
 def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> "DataLoader[Tensor]":
-    """All images of ``rows`` in order, in batches [b, 3, H, W]."""
+    """All images of ``rows`` in order, in batches [b, 3, H, W] of RGB pixels 0..255."""
     return DataLoader(
         PlainImages(rows, size),
         batch_size=ENCODE_BATCH,
         num_workers=workers,
+        collate_fn=_channels_first,
         worker_init_fn=partial(settle_worker, os.getpid()) if workers else None,
         generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
     )
 
 
-def collate(items: Sequence[TrainItem]) -> Batch:
-    """Items stacked into the batch that the model's ``forward`` takes."""
-    part_texts = [item.part_token_ids for item in items if item.part_token_ids is not None]
-    return Batch(
-        images=torch.stack([item.image for item in items]),
-        token_ids=torch.stack([item.token_ids for item in items]),
-        masked_token_ids=torch.stack([item.masked_token_ids for item in items]),
-        masked_labels=torch.stack([item.masked_labels for item in items]),
-        part_grids=torch.stack([item.part_grid for item in items]),
-        identities=torch.tensor([item.identity for item in items]),
-        patch_draws=torch.stack([item.patch_draws for item in items]),
-        part_token_ids=torch.stack(part_texts) if part_texts else None,
-    )
+def _channels_first(images: list[UInt8[Tensor, "H W 3"]]) -> UInt8[Tensor, "b 3 H W"]:
+    stacked: Tensor = default_collate(images)
+    return stacked.permute(0, 3, 1, 2)
 
 
 def settle_worker(trainer: int, number: int) -> None:

@@ -2,121 +2,171 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcvr.geometry import coverage_grid, decode_mask
+from pfcvr.geometry import coverage_grid, disjoint_boxes, mask_strips, union_of_masks
 from pfcvr.model.augment import Draw
-from pfcvr.records import PARTS, Rle
+from pfcvr.records import PARTS, BoxXyxy, Rle
 
 SHARE_DIGITS = 5  # beyond them a share is rounding noise, which must not decide between equal cells
 
-Edges = NDArray[np.floating]
-Cells = tuple[tuple[Edges, Edges], tuple[Edges, Edges]]
+Rectangles = NDArray[np.float32]
+Lengths = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class PartLayer:
-    """Where part number ``part`` is: pixels of ``mask``, each ``pixel`` (rows, cols) large, beginning at ``offset``.
+class PartLayers:
+    """Where the parts of one image of ``size`` (rows, cols) are, as layers of rectangles.
 
-    ``size`` (rows, cols) is the whole image's in the same units; the unit may be a pixel, or a cell of a coarser grid.
+    Layer i is of part ``parts[i]`` and ends before rectangle ``ends[i]``; a part may have two, of masks and of boxes.
+    ``rectangles`` [4, all] are (top, left, bottom, right) in the units of ``size``, pixels or cells of a coarser grid.
+    Within a layer they do not overlap.
     """
 
-    part: int
-    mask: NDArray[np.float32]
-    offset: tuple[float, float]
-    size: tuple[float, float]
-    pixel: tuple[float, float] = (1.0, 1.0)
+    size: tuple[int, int]
+    parts: tuple[int, ...]
+    ends: tuple[int, ...]
+    rectangles: Rectangles
 
 
-def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[PartLayer]:
+NO_PARTS = PartLayers((1, 1), (), (), np.zeros((4, 0), dtype=np.float32))
+
+
+def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int, int]) -> PartLayers:
     """Layers of an exported row's ``parts``; ``size`` is the image's (height, width).
 
-    As in the grid rule, the masks of a part are united, and each box of an instance without a mask stands beside them.
+    As in the grid rule, the masks of a part are united, so are the boxes of its instances without a mask, and these
+    stand beside those.
 
     Raises:
         ValueError: an unknown part, or a mask whose runs do not fill its size.
     """
-    masks: dict[int, NDArray[np.bool_]] = {}
-    layers = []
+    masks: dict[int, list[Rle]] = {}
+    boxes: dict[int, list[BoxXyxy]] = {}
     for instance in instances:
         if instance["part"] not in PARTS:
             raise ValueError(f"unknown part '{instance['part']}', expected one of {', '.join(PARTS)}")
         part, mask = PARTS.index(instance["part"]), instance["mask"]
         if mask is None or mask["counts"] is None:
-            x0, y0, x1, y1 = instance["box_xyxy"]
-            whole = np.ones((1, 1), dtype=np.float32)
-            layers.append(PartLayer(part, whole, (y0, x0), (float(size[0]), float(size[1])), (y1 - y0, x1 - x0)))
-            continue
-        decoded = decode_mask(Rle(size=tuple(mask["size"]), counts=mask["counts"]))
-        if part in masks and masks[part].shape != decoded.shape:
-            raise ValueError(f"two masks of '{instance['part']}' differ in size: {masks[part].shape}, {decoded.shape}")
-        masks[part] = masks[part] | decoded if part in masks else decoded
-    return layers + [_cropped(part, mask) for part, mask in masks.items() if mask.any()]
+            boxes.setdefault(part, []).append(tuple(instance["box_xyxy"]))
+        else:
+            masks.setdefault(part, []).append(Rle(size=tuple(mask["size"]), counts=mask["counts"]))
+    layers = [(part, _mask_rectangles(part, rles, size)) for part, rles in masks.items()]
+    layers += [(part, _box_rectangles(part_boxes)) for part, part_boxes in boxes.items()]
+    return _joined(layers, size)
 
 
-def layers_of_grid(grid: NDArray[np.bool_]) -> list[PartLayer]:
+def layers_of_grid(grid: NDArray[np.bool_]) -> PartLayers:
     """Layers of a stored patch grid [6, rows, cols], each cell a pixel; raises ValueError for another shape."""
     if grid.ndim != 3 or len(grid) != len(PARTS):
         raise ValueError(f"a patch grid of shape {grid.shape}, expected ({len(PARTS)}, rows, cols)")
-    size = (float(grid.shape[1]), float(grid.shape[2]))
-    present = np.flatnonzero(grid.any(axis=(1, 2)))
-    return [PartLayer(int(part), grid[part].astype(np.float32), (0.0, 0.0), size) for part in present]
+    layers = []
+    for part in range(len(PARTS)):
+        rows, cols = np.nonzero(grid[part])
+        layers.append((part, np.stack([rows, cols, rows + 1, cols + 1])))
+    return _joined(layers, (grid.shape[1], grid.shape[2]))
 
 
-def part_grids(layers: Sequence[PartLayer], draw: Draw, grid: tuple[int, int], coverage: float) -> NDArray[np.bool_]:
-    """Patch grids [6, rows, cols] of the image after ``draw``, by the grid rule with exact areas.
+def part_grids(layers: PartLayers, draw: Draw, grid: tuple[int, int], coverage: float) -> NDArray[np.bool_]:
+    """Patch grids [6, rows, cols] of the image after ``draw``, by the grid rule with exact areas."""
+    return grids_of_shares(part_shares(layers, draw, grid), coverage)
 
-    No mask is resampled: each cell is followed back through shift, flip and stretch to the rectangle of the original
-    image that it shows, and the covered area of that rectangle is a sum over mask pixels.
+
+def grids_of_shares(shares: NDArray[np.float64], coverage: float) -> NDArray[np.bool_]:
+    """Patch grids [..., 6, rows, cols] by the grid rule from what ``part_shares`` gives."""
+    return coverage_grid(shares.round(SHARE_DIGITS).astype(np.float32), coverage)
+
+
+def part_shares(layers: PartLayers, draw: Draw, grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Share of each cell of the image after ``draw`` that each part covers, [6, rows, cols].
+
+    No mask is resampled. Lines between cells, and the sides of the erased rectangle, are followed back through shift,
+    flip and stretch to the original image; what a layer covers above and left of each crossing of two lines is a sum
+    over its rectangles, and a cell's share the difference of the sums at its corners.
     """
-    shares = np.zeros((len(PARTS), *grid), dtype=np.float32)
-    lines = [np.arange(count + 1) * (side / count) for count, side in zip(grid, draw.size, strict=True)]
-    whole = ((lines[0][:-1], lines[0][1:]), (lines[1][:-1], lines[1][1:]))
-    area = (draw.size[0] / grid[0]) * (draw.size[1] / grid[1])
-    for layer in layers:
-        covered = _covered(layer, draw, whole)
-        if draw.erased is not None:
-            covered -= _covered(layer, draw, _inside(whole, draw.erased))
-        shares[layer.part] = np.maximum(shares[layer.part], covered / area)
-    return coverage_grid(shares.round(SHARE_DIGITS), coverage)
+    shares = np.zeros((len(PARTS), *grid))
+    if not layers.parts:
+        return shares
+    above, before = (_lengths_up_to(_lines(draw.size[axis], grid[axis]), layers, draw, axis) for axis in (0, 1))
+    sums = np.empty((len(layers.parts), len(above), len(before)))
+    start = 0
+    for layer, end in enumerate(layers.ends):
+        np.matmul(above[:, start:end], before[:, start:end].T, out=sums[layer])
+        start = end
+    covered = _between_lines(sums[:, : grid[0] + 1, : grid[1] + 1])
+    if draw.erased is not None:
+        covered -= _between_lines(sums[:, _kept_lines(draw, grid, 0)[:, None], _kept_lines(draw, grid, 1)])
+    # Lines of a flipped image descend, and so do its sums.
+    covered *= (-1 if draw.flip else 1) * grid[0] * grid[1] / (layers.size[0] * layers.size[1])
+    for part, of_layer in zip(layers.parts, covered, strict=True):
+        np.maximum(shares[part], of_layer, out=shares[part])
+    return shares
 
 
-def _cropped(part: int, mask: NDArray[np.bool_]) -> PartLayer:
-    """Only the rows and columns that the part reaches: fewer pixels to sum over."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].astype(np.float32)
-    size = (float(mask.shape[0]), float(mask.shape[1]))
-    return PartLayer(part, inner, (float(rows[0]), float(cols[0])), size)
+def _joined(layers: Sequence[tuple[int, NDArray[Any]]], size: tuple[int, int]) -> PartLayers:
+    layers = [(part, rectangles) for part, rectangles in layers if rectangles.size]
+    if not layers:
+        return NO_PARTS
+    ends = np.cumsum([rectangles.shape[1] for _, rectangles in layers]).tolist()
+    joined = np.concatenate([rectangles for _, rectangles in layers], axis=1).astype(np.float32)
+    return PartLayers(size, tuple(part for part, _ in layers), tuple(ends), joined)
 
 
-def _inside(cells: Cells, rectangle: tuple[int, int, int, int]) -> Cells:
-    """What of each cell lies in ``rectangle`` (top, left, bottom, right); empty cells have equal ends."""
-    (top, bottom), (left, right) = cells
-    first_row, first_col, last_row, last_col = rectangle
-    rows = np.clip(top, first_row, last_row), np.clip(bottom, first_row, last_row)
-    cols = np.clip(left, first_col, last_col), np.clip(right, first_col, last_col)
-    return rows, cols
+def _mask_rectangles(part: int, rles: Sequence[Rle], size: tuple[int, int]) -> NDArray[np.float64]:
+    """The strips of the united masks, neighbours of equal height joined, in the units of ``size``."""
+    sizes = {rle.size for rle in rles}
+    if len(sizes) > 1:
+        raise ValueError(f"two masks of '{PARTS[part]}' differ in size: {' and '.join(map(str, sorted(sizes)))}")
+    united = union_of_masks(rles)
+    cols, tops, bottoms = mask_strips(united)
+    goes_on = (np.diff(cols) == 1) & (np.diff(tops) == 0) & (np.diff(bottoms) == 0)
+    first, last = np.flatnonzero(np.r_[True, ~goes_on][: len(cols)]), np.flatnonzero(np.r_[~goes_on, True][: len(cols)])
+    height, width = (of_image / of_mask for of_image, of_mask in zip(size, united.size, strict=True))
+    return np.stack([tops[first] * height, cols[first] * width, bottoms[first] * height, (cols[last] + 1) * width])
 
 
-def _covered(layer: PartLayer, draw: Draw, cells: Cells) -> NDArray[np.float32]:
-    """Covered area [rows, cols], in px of the drawn image, of the rectangles ``cells``."""
-    weights = []
-    for axis, (start, stop) in enumerate(cells):
-        side = draw.size[axis]
-        low, high = np.clip(start - draw.shift[axis], 0, side), np.clip(stop - draw.shift[axis], 0, side)
-        if axis == 1 and draw.flip:
-            low, high = side - high, side - low
-        scale = layer.size[axis] / side
-        lines = layer.offset[axis] + layer.pixel[axis] * np.arange(layer.mask.shape[axis] + 1)
-        weights.append(_overlaps(low * scale, high * scale, lines) / np.float32(scale))
-    covered: NDArray[np.float32] = weights[0] @ layer.mask @ weights[1].T
-    return covered
+def _box_rectangles(boxes: Sequence[BoxXyxy]) -> NDArray[np.float64]:
+    x0, y0, x1, y1 = disjoint_boxes(boxes).T
+    return np.stack([y0, x0, y1, x1])
 
 
-def _overlaps(low: Edges, high: Edges, lines: Edges) -> NDArray[np.float32]:
-    """Length that each interval [low, high) shares with each pixel between successive ``lines``, [cells, pixels]."""
-    shared = np.minimum(high[:, None], lines[None, 1:]) - np.maximum(low[:, None], lines[None, :-1])
-    return np.maximum(shared, 0).astype(np.float32)
+@lru_cache(maxsize=64)
+def _lines(side: int, cells: int) -> Lengths:
+    """Where the cells of an image begin and end, in px."""
+    lines: Lengths = np.arange(cells + 1) * (side / cells)
+    return lines
+
+
+def _lengths_up_to(lines: Lengths, layers: PartLayers, draw: Draw, axis: int) -> Lengths:
+    """[lines, rectangles]: where each rectangle ends along ``axis`` if the image ends at a line; then at the sides of
+    what is erased. From the same rectangle's values at two lines follows what of it lies between them."""
+    side = draw.size[axis]
+    if draw.erased is not None:
+        lines = np.concatenate([lines, draw.erased[axis::2]])
+    lines = np.minimum(np.maximum(lines - draw.shift[axis], 0), side)
+    if axis == 1 and draw.flip:
+        lines = side - lines
+    lines *= layers.size[axis] / side
+    near, far = layers.rectangles[axis].astype(np.float64), layers.rectangles[axis + 2].astype(np.float64)
+    lengths = np.maximum(lines[:, None], near)
+    return np.minimum(lengths, far, out=lengths)
+
+
+def _kept_lines(draw: Draw, grid: tuple[int, int], axis: int) -> NDArray[np.intp]:
+    """For each line between cells, cut to what is erased, its number; the sides of that follow after the last line."""
+    assert draw.erased is not None
+    cells, (low, high) = grid[axis], draw.erased[axis::2]
+    numbers = np.arange(cells + 1)
+    numbers[: -(-low * cells // draw.size[axis])] = cells + 1
+    numbers[high * cells // draw.size[axis] + 1 :] = cells + 2
+    return numbers
+
+
+def _between_lines(sums: Lengths) -> Lengths:
+    """[layers, rows, cols] of cells from [layers, rows + 1, cols + 1] of their corners."""
+    strips = sums[:, 1:] - sums[:, :-1]
+    return strips[:, :, 1:] - strips[:, :, :-1]

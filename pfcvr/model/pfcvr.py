@@ -3,7 +3,7 @@
 ``build_pfcvr`` turns settings into parts; ``PfcvrModel`` takes built parts and says how they work together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,7 @@ from pfcvr.config import LossWeights, ModelConfig
 from pfcvr.errors import CheckpointError
 from pfcvr.model import losses as objective
 from pfcvr.model.batch import IGNORED_LABEL, Batch
-from pfcvr.model.clip import ClipTowers, pretrained_towers, random_towers
+from pfcvr.model.clip import ClipTowers, Pixels, normalised, pretrained_towers, random_towers
 from pfcvr.model.gather import all_pairs, weighted_by_share
 from pfcvr.model.heads import TrainingHeads
 from pfcvr.model.part_decoder import DetrPartDecoder
@@ -86,6 +86,7 @@ class PfcvrModel(PretrainedModel):
 
         With several training processes their mean over these is the loss of all pairs (``pfcvr.model.gather``).
         """
+        batch = replace(batch, images=normalised(batch.images))
         patches = self.towers.embed_patches(batch.images)
         image = self.towers.encode_patches(patches)
         caption, masked_text = self._captions(batch)
@@ -103,9 +104,9 @@ class PfcvrModel(PretrainedModel):
         weights = weights or self.config.losses
         return torch.stack([getattr(weights, name) * loss.float() for name, loss in losses.items()]).sum()
 
-    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def encode_images(self, images: Pixels) -> Float[Tensor, "B D"]:
         """Global image features (CLS), not normalised."""
-        return self.towers.image_tokens(images)[:, 0]
+        return self.towers.image_tokens(normalised(images))[:, 0]
 
     def encode_texts(self, token_ids: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """Global text features (end token), not normalised."""

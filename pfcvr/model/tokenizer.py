@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from tokenizers import AddedToken, Tokenizer, processors, trainers
 from torch import Tensor
 
@@ -106,12 +106,19 @@ class CaptionTokenizer:
         Returns:
             The ids after masking, and the original id where a word was chosen, ``IGNORED_LABEL`` elsewhere.
         """
+        return self.mask_drawn_words(ids, ratio, torch.rand((3, *ids.shape), generator=generator))
+
+    def mask_drawn_words(
+        self, ids: Int[Tensor, "*B L"], ratio: float, draws: Float[Tensor, "3 *B L"]
+    ) -> tuple[Int[Tensor, "*B L"], Int[Tensor, "*B L"]]:
+        """``mask_words`` by uniform draws in [0, 1): whether a word is chosen, what becomes of it, and by which one it
+        may be replaced."""
+        choice, fate, substitute = draws
         word = self._is_word[ids]
-        chosen = word & (torch.rand(ids.shape, generator=generator) < ratio)
+        chosen = word & (choice < ratio)
         first_word = word & (word.cumsum(dim=-1) == 1)
         chosen |= first_word & ~chosen.any(dim=-1, keepdim=True)
-        fate = torch.rand(ids.shape, generator=generator)
-        replacement = self._word_ids[torch.randint(len(self._word_ids), ids.shape, generator=generator)]
+        replacement = self._word_ids[(substitute * len(self._word_ids)).long()]
         masked = torch.where(chosen & (fate < MASKED_SHARE), self.mask_id, ids)
         randomised = chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE)
         masked = torch.where(randomised, replacement, masked)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pfcvr.backends import BackendTable, load_backend
@@ -21,8 +21,8 @@ class Retriever(Protocol):
     image_size: tuple[int, int]
     """Rows and columns, in px, of the images it takes."""
 
-    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Features, on the CPU, of images normalised with CLIP's mean and standard deviation."""
+    def encode_images(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Features, on the CPU, of images given as RGB pixels 0..255."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pfcvr.model.pfcvr import PfcvrModel
@@ -18,7 +18,7 @@ class PfcvrRetriever:
         self.image_size = model.config.image_size
 
     @torch.inference_mode()
-    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def encode_images(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         return self._model.encode_images(images.to(self._device)).float().cpu()
 
     @torch.inference_mode()

@@ -2,23 +2,27 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from pfcvr.config import AugmentConfig
+from pfcvr.geometry import grid_array, patch_grid
 from pfcvr.model.augment import (
     LOOKS,
-    MEAN,
-    STD,
     Draw,
+    add_noise,
     apply_geometry,
     apply_look,
     draw_geometry,
-    normalise,
+    framed,
+    inside,
     stretch,
 )
+from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD, normalised
 from pfcvr.model.part_masks import layers_of_grid, layers_of_instances, part_grids
+from pfcvr.records import PartInstance
 
 SIZE, GRID = (64, 48), (8, 6)
 WINDOWS, WHEELS = 0, 1
@@ -61,8 +65,8 @@ def test_after_any_draw_the_grid_is_the_one_seen_in_the_image(seed: int, factor:
 
     # An average over factor x factor pixels is exact, so the painted image carries the mask without rounding.
     small = mask.reshape(SIZE[0], factor, SIZE[1], factor).mean(axis=(1, 3))
-    painted = apply_geometry(np.repeat((small * 36).round().astype(np.uint8)[:, :, None], 3, axis=2), draw)
-    shown = painted[:, :, 0] / 36
+    image = np.repeat((small * 36).round().astype(np.uint8)[:, :, None], 3, axis=2)
+    shown = apply_geometry(framed(image, SIZE, config.crop_padding), draw)[:, :, 0] / 36
     if draw.erased is not None:
         shown[draw.erased[0] : draw.erased[2], draw.erased[1] : draw.erased[3]] = 0
 
@@ -79,6 +83,21 @@ def test_a_flip_alone_mirrors_the_grid() -> None:
     flipped = part_grids(layers, Draw(SIZE, flip=True), GRID, 0.5)
     assert plain.any()
     assert np.array_equal(flipped, plain[:, :, ::-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([(64, 48), (50, 71), (333, 120)]))
+def test_without_a_draw_the_grid_is_that_of_the_data_set(seed: int, size: tuple[int, int]) -> None:
+    """Masks and boxes of one part and of another, some of which overlap or reach out of the image."""
+    rng = np.random.default_rng(seed)
+    instances = [instance(random_mask(rng, size), part) for part in rng.choice(["windows", "wheels"], 2)]
+    for part in rng.choice(["windows", "wheels"], 3):
+        x0, y0 = rng.uniform(-9, 0.7 * size[1]), rng.uniform(-9, 0.7 * size[0])
+        box = [x0, y0, x0 + rng.uniform(1, 40), y0 + rng.uniform(1, 40)]
+        instances.append({"part": str(part), "box_xyxy": box, "score": 1.0, "mask": None})
+    stored = patch_grid([PartInstance.model_validate(each) for each in instances], size, *GRID, 0.5)
+    grids = part_grids(layers_of_instances(instances, size), Draw(SIZE), GRID, 0.5)
+    assert np.array_equal(grids, grid_array(stored).astype(bool))
 
 
 def test_masks_of_a_part_are_united_and_boxes_stand_beside_them() -> None:
@@ -142,7 +161,7 @@ def test_draws_cover_what_the_settings_say() -> None:
 
 def test_a_shift_moves_pixels_and_leaves_black_behind() -> None:
     image = np.random.default_rng(0).integers(1, 255, (*SIZE, 3), dtype=np.uint8)
-    moved = apply_geometry(image, Draw(SIZE, shift=(3, -5)))
+    moved = apply_geometry(framed(image, SIZE, 5), Draw(SIZE, shift=(3, -5)))
     assert np.array_equal(moved[3:, :-5], image[:-3, 5:])
     assert not moved[:3].any()
     assert not moved[:, -5:].any()
@@ -151,7 +170,9 @@ def test_a_shift_moves_pixels_and_leaves_black_behind() -> None:
 def test_the_four_looks_are_original_dark_bright_and_noisy() -> None:
     config = AugmentConfig(noise_sigma=0.05)
     image = np.full((*SIZE, 3), 128, dtype=np.uint8)
-    original, dark, bright, noisy = (apply_look(image, look, config, np.random.default_rng(0)) for look in LOOKS)
+    original, dark, bright, noisy = (image.copy() for _ in LOOKS)
+    for copy, look in zip((original, dark, bright, noisy), LOOKS, strict=True):
+        apply_look(copy, look, config, np.random.default_rng(0))
     assert np.array_equal(original, image)
     low, high = (255 * (128 / 255) ** np.array(config.dark_gamma)).round()[::-1]
     assert low <= dark.min() == dark.max() <= high < 128
@@ -161,13 +182,54 @@ def test_the_four_looks_are_original_dark_bright_and_noisy() -> None:
     assert noisy.mean() == pytest.approx(128, abs=1)
 
 
-def test_pixels_are_normalised_as_clip_wants_and_erased_ones_are_its_mean() -> None:
+def test_noise_is_gaussian_in_grey_levels_and_independent_from_pixel_to_pixel_and_item_to_item() -> None:
+    sigma, drawn = 0.1, []
+    for seed in range(40):
+        image = np.full((*SIZE, 3), 128, dtype=np.uint8)
+        add_noise(image, sigma, np.random.default_rng(seed))
+        drawn.append(image.astype(float).ravel() - 128)
+    noise = np.stack(drawn)
+    scaled = noise / (255 * sigma)
+    for quantile, expected in ((0.02275, -2), (0.15866, -1), (0.5, 0), (0.84134, 1), (0.97725, 2)):
+        assert np.quantile(scaled, quantile) == pytest.approx(expected, abs=0.04)
+    likeness = np.corrcoef(noise)[np.triu_indices(40, 1)]
+    assert np.abs(likeness).max() < 0.06
+    assert abs(np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1]) < 0.01
+    still = np.full((*SIZE, 3), 128, dtype=np.uint8)
+    add_noise(still, 0.0, np.random.default_rng(0))
+    assert (still == 128).all()
+
+
+def test_noise_stops_at_black_and_white() -> None:
+    for level, least, most in ((0, 0, 128), (255, 128, 255)):
+        image = np.full((*SIZE, 3), level, dtype=np.uint8)
+        add_noise(image, 0.1, np.random.default_rng(0))
+        assert least <= image.min() < image.max() <= most
+        assert (image == level).mean() > 0.45
+
+
+def test_erased_pixels_have_the_mean_colour_that_normalising_makes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    ready = normalise(image, erased=(2, 3, 10, 12))
-    assert ready.shape == (3, *SIZE)
-    expected = (image.astype(np.float64) / 255 - MEAN) / STD
-    expected[2:10, 3:12] = 0
-    assert np.allclose(ready, expected.transpose(2, 0, 1), atol=1e-5)
+    seen = apply_geometry(framed(image, SIZE, 0), Draw(SIZE, erased=(2, 3, 10, 12)))
+    pixels = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None]
+    ready = normalised(pixels)
+    assert (ready[:, :, 2:10, 3:12].abs() < 0.5 / 255 / min(IMAGE_STD)).all()
+    expected = (image.astype(np.float64) / 255 - IMAGE_MEAN) / IMAGE_STD
+    apart = np.ones(SIZE, dtype=bool)
+    apart[2:10, 3:12] = False
+    assert np.allclose(ready[0].permute(1, 2, 0).numpy()[apart], expected[apart], atol=1e-5)
+    assert torch.equal(normalised(ready), ready)
+
+
+def test_the_frame_takes_no_light_and_no_noise() -> None:
+    image = np.full((*SIZE, 3), 128, dtype=np.uint8)
+    for look in LOOKS:
+        frame = framed(image, SIZE, 6)
+        apply_look(inside(frame, 6), look, AugmentConfig(), np.random.default_rng(0))
+        moved = apply_geometry(frame, Draw(SIZE, flip=True, shift=(-6, 6)))
+        assert not moved[-6:].any()
+        assert not moved[:, :6].any()
+        assert moved[:-6, 6:].min() > 0
 
 
 def test_stretching_averages_when_it_shrinks() -> None:

@@ -44,10 +44,10 @@ def test_splits_are_opened_with_their_ids_in_order(painted: Path) -> None:
 def test_an_item_is_one_image_with_one_caption_in_one_of_four_looks(painted: Path, recipe: Recipe) -> None:
     pairs = pairs_of(painted, recipe)
     assert (pairs.pairs, len(pairs)) == (72, 288)
-    texts = [pairs._tokenizer.decode(pairs[(0, item)].token_ids) for item in (0, 3, 4, 8)]
+    texts = [pairs._tokenizer.decode(ids) for ids in pairs[[(0, 0), (0, 3), (0, 4), (0, 8)]].token_ids]
     assert texts[0] == texts[1] == "a red car with green windows ."
     assert texts[2] == "green glass in a red box on wheels"
-    assert [pairs[(0, item)].identity for item in (0, 23, 24, 287)] == [0, 0, 1, 11]
+    assert pairs[[(0, 0), (0, 23), (0, 24), (0, 287)]].identities.tolist() == [0, 0, 1, 11]
     plain = recipe.model_copy(update={"augment": recipe.augment.model_copy(update={"expand": False})})
     assert len(pairs_of(painted, plain)) == 72
 
@@ -55,15 +55,15 @@ def test_an_item_is_one_image_with_one_caption_in_one_of_four_looks(painted: Pat
 def test_an_item_depends_on_seed_epoch_and_number_alone(painted: Path, recipe: Recipe) -> None:
     pairs, again = pairs_of(painted, recipe), pairs_of(painted, recipe)
     first, same, next_epoch, other_seed = (
-        pairs[(1, 5)],
-        again[(1, 5)],
-        pairs[(2, 5)],
-        pairs_of(painted, recipe, seed=1)[(1, 5)],
+        pairs[[(1, 5)]],
+        again[[(3, 2), (1, 5)]],
+        pairs[[(2, 5)]],
+        pairs_of(painted, recipe, seed=1)[[(1, 5)]],
     )
-    assert torch.equal(first.image, same.image)
-    assert torch.equal(first.masked_token_ids, same.masked_token_ids)
-    assert not torch.equal(first.image, next_epoch.image)
-    assert not torch.equal(first.image, other_seed.image)
+    for drawn in ("images", "masked_token_ids", "part_grids", "patch_draws"):
+        assert torch.equal(getattr(first, drawn)[0], getattr(same, drawn)[1]), drawn
+    assert not torch.equal(first.images, next_epoch.images)
+    assert not torch.equal(first.images, other_seed.images)
 
 
 def test_the_number_of_workers_changes_nothing(painted: Path, recipe: Recipe) -> None:
@@ -128,7 +128,7 @@ def test_part_grids_come_from_masks_and_boxes_at_the_models_own_grid(painted: Pa
     still = recipe.augment.model_copy(update={"flip": 0.0, "crop_padding": 0, "erase": 0.0, "expand": False})
     pairs = pairs_of(painted, recipe.model_copy(update={"augment": still}))
     row = open_data(str(painted)).split("train")._table[0]
-    grid = pairs[(0, 0)].part_grid.reshape(6, 4, 4).numpy()
+    grid = pairs[[(0, 0)]].part_grids.reshape(6, 4, 4).numpy()
     for part, index in ((0, 0), (1, 1)):
         x0, y0, x1, y1 = row["parts"][index]["box_xyxy"]
         expected = coverage_grid(boxes_shares([(x0, y0, x1, y1)], (48, 64), 4, 4)[None], 0.5)[0]
@@ -156,7 +156,7 @@ def test_grids_of_another_size_are_laid_on_the_models_own(
     rows = [{**row, "part_grid": grid.tolist()} for row in rows_of(range(2))]
     still = recipe.augment.model_copy(update={"flip": 0.0, "crop_padding": 0, "erase": 0.0, "expand": False})
     pairs = pairs_of(_grids_alone(tmp_path, rows), recipe.model_copy(update={"augment": still}))
-    laid = pairs[(0, 0)].part_grid.reshape(6, 4, 4).numpy()
+    laid = pairs[[(0, 0)]].part_grids.reshape(6, 4, 4).numpy()
     assert laid[0].tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
     assert not laid[1:].any()
 

@@ -10,7 +10,7 @@ import torch
 
 from pfcvr.config import TrainConfig, Variant
 from pfcvr.model.data import open_data
-from pfcvr.model.loading import TrainPairs, collate, encode_part_phrases
+from pfcvr.model.loading import TrainPairs, encode_part_phrases
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.recipes import load_recipe
 from pfcvr.model.tokenizer import CaptionTokenizer, caption_tokenizer
@@ -29,17 +29,17 @@ def pairs_of(path: Path, overrides: tuple[str, ...], variant: Variant = "paper")
 def test_masks_follow_their_image_or_stay_where_they_were(painted: Path, small_model: tuple[str, ...]) -> None:
     still = (*small_model, "augment.flip=0", "augment.crop_padding=0", "augment.erase=0")
     flipping = (*small_model, "augment.flip=1", "augment.crop_padding=0", "augment.erase=0")
-    upright, follows = pairs_of(painted, still)[(0, 0)], pairs_of(painted, flipping)[(0, 0)]
-    stays = pairs_of(painted, (*flipping, "augment.sync_masks=false"))[(0, 0)]
-    assert torch.equal(follows.image, upright.image.flip(2))
-    assert torch.equal(stays.image, follows.image)
+    upright, follows = pairs_of(painted, still)[[(0, 0)]], pairs_of(painted, flipping)[[(0, 0)]]
+    stays = pairs_of(painted, (*flipping, "augment.sync_masks=false"))[[(0, 0)]]
+    assert torch.equal(follows.images, upright.images.flip(3))
+    assert torch.equal(stays.images, follows.images)
     rows, cols = 4, 4
-    mirrored = upright.part_grid.view(6, rows, cols).flip(2).flatten(1)
-    assert not torch.equal(mirrored, upright.part_grid)
-    assert torch.equal(follows.part_grid, mirrored)
-    assert torch.equal(stays.part_grid, upright.part_grid)
-    official = pairs_of(painted, flipping, "official")[(0, 0)]
-    assert torch.equal(official.part_grid, upright.part_grid)
+    mirrored = upright.part_grids.view(1, 6, rows, cols).flip(3).flatten(2)
+    assert not torch.equal(mirrored, upright.part_grids)
+    assert torch.equal(follows.part_grids, mirrored)
+    assert torch.equal(stays.part_grids, upright.part_grids)
+    official = pairs_of(painted, flipping, "official")[[(0, 0)]]
+    assert torch.equal(official.part_grids, upright.part_grids)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_parts_are_described_by_the_phrase_of_the_data_set_and_else_by_their_nam
     phrased: Path, small_model: tuple[str, ...]
 ) -> None:
     pairs = pairs_of(phrased, (*small_model, "model.part_text_length=16"), "extended")
-    batch = collate([pairs[(0, 0)], pairs[(0, 8)]])  # images 0 and 1; each is four looks of two captions
+    batch = pairs[[(0, 0), (0, 8)]]  # images 0 and 1; each is four looks of two captions
     assert batch.part_token_ids is not None
     assert batch.part_token_ids.shape == (2, 6, 16)
     tokenizer = pairs._tokenizer
@@ -67,9 +67,9 @@ def test_parts_are_described_by_the_phrase_of_the_data_set_and_else_by_their_nam
 
 
 def test_names_alone_need_no_phrases(painted: Path, small_model: tuple[str, ...]) -> None:
-    assert collate([pairs_of(painted, small_model)[(0, 0)]]).part_token_ids is None
+    assert pairs_of(painted, small_model)[[(0, 0)]].part_token_ids is None
     without_part_losses = (*small_model, "model.losses.part_itc=0", "model.losses.part_across=0")
-    assert collate([pairs_of(painted, without_part_losses, "extended")[(0, 0)]]).part_token_ids is None
+    assert pairs_of(painted, without_part_losses, "extended")[[(0, 0)]].part_token_ids is None
 
 
 def test_phrases_are_cut_to_what_the_text_tower_reads(phrased: Path, small_model: tuple[str, ...]) -> None:
