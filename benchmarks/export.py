@@ -39,17 +39,16 @@ CAPTION = (
 
 
 def pictures(rows: int, kilobytes: int) -> Iterator[bytes]:
-    """JPEG files of about the wanted size, all different: one picture and a few bytes of its own behind its end."""
+    """JPEG files of noise of about the wanted size, all different, so that nothing is left to compress."""
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    file = io.BytesIO()
-    for quality in range(5, 96, 5):
+
+    def picture(quality: int) -> bytes:
         file = io.BytesIO()
-        Image.fromarray(noise).save(file, "JPEG", quality=quality)
-        if file.tell() >= kilobytes * 1024:
-            break
-    for number in range(rows):
-        yield file.getvalue() + number.to_bytes(4)
+        Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(file, "JPEG", quality=quality)
+        return file.getvalue()
+
+    fitting = next((q for q in range(5, 96, 5) if len(picture(q)) >= kilobytes * 1024), 95)
+    return (picture(fitting) for _ in range(rows))
 
 
 def make_workspace(folder: Path, rows: int, kilobytes: int) -> Workspace:
