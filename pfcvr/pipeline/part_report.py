@@ -108,6 +108,10 @@ def report_text(notes: Mapping[str, Any]) -> str:
         lines.append(f"{part:<10}{notes['coverage'][part]:>9.1%}{notes['instances'][part]:>11,}  {counts}")
     if notes["flags"]:
         lines.append("flagged: " + ", ".join(f"{flag} {count:,}" for flag, count in notes["flags"].items()))
+    if "key_points" in notes:
+        known = [(part, notes["key_points"][part]) for part in PARTS if part in notes["key_points"]]
+        shares = (f"{part} {own['hit']:,} of {own['visible']:,}" for part, own in known)
+        lines.append("visible key points that lie on their part: " + ", ".join(shares))
     least = ", ".join(f"{row['image_id']} {row['certainty']:.2f}" for row in notes["least_certain"])
     lines.append(f"least certain: {least}")
     return "\n".join(lines)

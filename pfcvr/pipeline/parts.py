@@ -6,6 +6,7 @@ from itertools import chain, islice
 
 from pfcvr.config import PartsConfig
 from pfcvr.jsonl import read_records
+from pfcvr.pipeline.key_point_agreement import key_point_agreement
 from pfcvr.pipeline.part_finder import PartFinder
 from pfcvr.pipeline.part_report import part_notes
 from pfcvr.records import ImageParts, ImageRecord, Rejected
@@ -44,7 +45,10 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
             total=workspace.image_count() + detector.rejected_count,
             follows_row=finder.reads_pixels,
             workers=READING_THREADS if finder.reads_pixels else 1,
-            notes=lambda: part_notes(left_join(workspace.images(), _written(workspace)), config.grid),
+            notes=lambda: (
+                part_notes(left_join(workspace.images(), _written(workspace)), config.grid)
+                | key_point_agreement(workspace, left_join(workspace.images(), _written(workspace)))
+            ),
             normal_reasons=NORMAL_REASONS,
             give_up=finder.give_up,
         )

@@ -10,6 +10,7 @@ from pfcvr import geometry
 from pfcvr.config import PartsConfig
 from pfcvr.errors import SourceError
 from pfcvr.pipeline import import_, parts
+from pfcvr.pipeline.part_report import report_text
 from pfcvr.pipeline.sources.key_points import read_key_points
 from pfcvr.records import ImageParts
 from pfcvr.stage import RunOptions
@@ -119,6 +120,22 @@ def test_key_points_of_veri_776_name_visible_points_by_part(veri) -> None:
     assert points.orientation == 3
     assert broken is None
     assert veri.run_import().notes["key_points"] == {"keypoint_train.txt": 1, "malformed": 1}
+
+
+def test_found_parts_are_compared_with_the_key_points(veri) -> None:
+    """Two wheel points are visible, a box covers the first; the mirror was not found."""
+    places = ["6 18", "-1 -1", "28 18", *["-1 -1"] * 7, "5 6", *["-1 -1"] * 9]
+    veri.write("keypoint_train.txt", f"VeRi/image_train/0001_c001_00016450_0.jpg {' '.join(places)} 3\n")
+    veri.run_import()
+    coco = {
+        "images": [{"id": 1, "file_name": "0001_c001_00016450_0.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [3, 15, 6, 6]}],
+        "categories": [{"id": 1, "name": "wheels"}],
+    }
+    path = veri.write("coco.json", json.dumps(coco))
+    summary = parts.run(veri.workspace, PartsConfig(detector="import", annotations=path), QUIET)
+    assert summary.notes["key_points"] == {"wheels": {"visible": 2, "hit": 1}, "mirrors": {"visible": 1, "hit": 0}}
+    assert "key points that lie on their part: wheels 1 of 2, mirrors 0 of 1" in report_text(summary.notes)
 
 
 def test_vehicleid_takes_colors_and_models_of_identities(intake) -> None:
