@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from pfcvr import config as settings
-from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app
+from pfcvr.cli_output import DebugFlag, JsonFlag, emit, new_app
+from pfcvr.errors import UsageError
 
 app = new_app("Train, evaluate and search with text-to-image vehicle retrieval models.")
 
@@ -37,7 +38,7 @@ def train(
     protocol: Annotated[
         str, typer.Option(help="clean: best weights chosen on val; published: on test, as the published tables did.")
     ] = "clean",
-    seed: SeedNumber = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw; by default 0.")] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Train once a seed, each in a folder of its own in --out.")
     ] = None,
@@ -56,8 +57,10 @@ def train(
     from pfcvr.model.train import train as train_run
 
     values = {"data": data, "out": out, "recipe": recipe, "overrides": tuple(overrides or ()), "protocol": protocol}
-    values |= {"method": method, "variant": variant, "seed": seed, "device": device, "workers": workers}
+    values |= {"method": method, "variant": variant, "seed": seed or 0, "device": device, "workers": workers}
     values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
+    if seed is not None and seeds is not None:
+        raise UsageError("pfcvr train: --seed and --seeds were both given; leave out one of them")
     config = settings.parse(settings.TrainConfig, values, "pfcvr train")
     if seeds is None:
         result = train_run(config)

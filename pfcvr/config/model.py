@@ -1,7 +1,7 @@
 """Settings of the model half: what a model is, how it is trained, and what its commands are told."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,7 @@ class TowerSizes(Settings):
     text_mlp: int = Field(2048, ge=1)
     text_layers: int = Field(12, ge=1)
     text_heads: int = Field(8, ge=1)
-    activation: str = "quick_gelu"
+    activation: Literal["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "quick_gelu"
     norm_eps: float = Field(1e-5, gt=0)
 
     @model_validator(mode="after")
@@ -103,6 +103,8 @@ class ModelConfig(Settings):
                 raise ValueError(f"image_size {self.image_size} must be multiples of patch_size ({patch})")
             if width % self.heads:
                 raise ValueError(f"embedding_dim ({width}) must be divisible by heads ({self.heads})")
+            if self.losses.mim and self.masked_patch_choice == "parts_first" and not self.removed_patches:
+                raise ValueError(f"patch_mask_ratio ({self.patch_mask_ratio}) removes no patch of {self.patch_grid}")
         return self
 
     @model_validator(mode="after")
@@ -148,6 +150,9 @@ class AugmentConfig(Settings):
         return self
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Settings):
     """The optimizer. Biases and normalisation weights are never decayed."""
 
@@ -156,7 +161,7 @@ class OptimizerConfig(Settings):
     new_module_factor: float = Field(5.0, gt=0)  # paper: larger for modules that start at random; official code: 5
     rate_groups: Literal["new_modules", "official"] = "new_modules"  # which ones: all, or the official code's choice
     weight_decay: float = Field(4e-5, ge=0)  # official code
-    betas: tuple[float, float] = (0.9, 0.999)  # official code
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # official code
     eps: float = Field(1e-3, gt=0)  # official code, where half precision needs it; it damps small gradients
 
 

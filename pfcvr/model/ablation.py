@@ -20,7 +20,7 @@ from pfcvr.model.evaluate import NAMES, evaluate, read_evaluation
 from pfcvr.model.gather import from_first
 from pfcvr.model.published import published_ablation
 from pfcvr.model.recipes import flat_keys, load_recipe
-from pfcvr.model.seeds import seed_folder
+from pfcvr.model.run_folder import seed_folder
 from pfcvr.model.statistics import mean_and_deviation
 from pfcvr.model.step import start_processes
 from pfcvr.model.train import train

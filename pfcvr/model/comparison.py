@@ -19,8 +19,7 @@ from pfcvr.model.comparison_report import ComparisonReport
 from pfcvr.model.evaluate import evaluate, read_evaluation
 from pfcvr.model.published import published_methods
 from pfcvr.model.query_results import REACHED, QueryResults, query_results_path, read_query_results
-from pfcvr.model.run_folder import RunFolder
-from pfcvr.model.seeds import seed_runs
+from pfcvr.model.run_folder import RunFolder, seed_runs
 from pfcvr.model.statistics import UnitSums, bootstrap_interval, mean_and_deviation, paired_test, unit_sums
 
 

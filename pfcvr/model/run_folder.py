@@ -102,8 +102,15 @@ class RunFolder:
         if manifest is None:
             if self.draft.is_file():
                 raise CheckpointError(f"{self.root}: training is not finished; run the same pfcvr train to continue it")
-            raise CheckpointError(f"{self.root}: no training run here; make one with: pfcvr train --out {self.root}")
+            raise self.no_run()
         return manifest
+
+    def no_run(self) -> CheckpointError:
+        """The error to raise where a run is needed and there is none."""
+        seeds = seed_runs(self.root)
+        if seeds:
+            return CheckpointError(f"{self.root}: holds runs of {len(seeds)} seeds; name one of them, {seeds[0]}")
+        return CheckpointError(f"{self.root}: no training run here; make one with: pfcvr train --out {self.root}")
 
     def read_identity(self) -> dict[str, Any]:
         """Method, variant, protocol and seed of the run, finished or not."""
@@ -132,6 +139,17 @@ class RunFolder:
                 f"{self.root}: holds a run made from something else: {', '.join(changed)}; "
                 "give another folder with --out, or the same settings to continue"
             )
+
+
+def seed_folder(out: Path, seed: int) -> Path:
+    """The run folder of ``seed`` inside ``out``, a folder of the same training from several seeds."""
+    return out / f"seed-{seed}"
+
+
+def seed_runs(out: Path) -> list[Path]:
+    """The run folders that ``seed_folder`` made in ``out``, by seed."""
+    found = [path for path in out.glob("seed-*") if path.name.removeprefix("seed-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
 def _changed_lines(before: str, now: str) -> list[str]:

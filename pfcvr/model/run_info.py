@@ -17,7 +17,7 @@ def run_info(run: Path) -> dict[str, Any]:
     """
     folder = RunFolder(run)
     if not folder.is_run:
-        raise CheckpointError(f"{run}: no training run here; make one with: pfcvr train --data D --out {run}")
+        raise folder.no_run()
     recipe = folder.read_recipe()
     facts: dict[str, Any] = {"run": str(run), "recipe": recipe.model_dump(mode="json")}
     manifest = folder.read_manifest()

@@ -8,7 +8,9 @@ from typing import Any
 from accelerate import PartialState
 
 from pfcvr.config import TrainConfig
+from pfcvr.errors import CheckpointError
 from pfcvr.files import write_json
+from pfcvr.model.run_folder import RunFolder, seed_folder
 from pfcvr.model.statistics import mean_and_deviation
 from pfcvr.model.text_table import markdown_table, measured
 from pfcvr.model.train import TrainResult, train
@@ -38,24 +40,15 @@ class SeedsResult:
         return head + "\n" + markdown_table(["", *SHOWN.values()], [*rows, mean])
 
 
-def seed_folder(out: Path, seed: int) -> Path:
-    """The run folder of ``seed`` inside ``out``."""
-    return out / f"seed-{seed}"
-
-
-def seed_runs(out: Path) -> list[Path]:
-    """The run folders that ``seed_folder`` made in ``out``, by seed."""
-    found = [path for path in out.glob("seed-*") if path.name.removeprefix("seed-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
-
-
 def train_seeds(
     config: TrainConfig, seeds: Sequence[int], quiet: bool = False, say: Callable[[str], None] | None = None
 ) -> SeedsResult:
     """Train with each of ``seeds`` in a folder of its own below ``config.out``; finished ones are not trained again.
 
-    Raises what ``train`` raises.
+    Raises what ``train`` raises, and CheckpointError where ``config.out`` is a single run.
     """
+    if RunFolder(config.out).is_run:
+        raise CheckpointError(f"{config.out}: is one training run; give another folder with --out for several seeds")
     runs = []
     for seed in seeds:
         settings = config.model_copy(update={"seed": seed, "out": seed_folder(config.out, seed)})

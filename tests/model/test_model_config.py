@@ -24,10 +24,12 @@ def test_the_patch_grid_has_as_many_rows_as_the_image_is_high() -> None:
     [
         ({"image_size": [100, 96]}, "image_size (100, 96) must be multiples of patch_size (16)"),
         ({"heads": 7}, "embedding_dim (512) must be divisible by heads (7)"),
+        ({"patch_mask_ratio": 0.001}, "patch_mask_ratio (0.001) removes no patch of (24, 24)"),
         ({"towers": {"text_heads": 5}}, "text_width (512) must be divisible by text_heads (5)"),
         ({"losses": {"mlm": -1}}, "'losses.mlm': input should be greater than or equal to 0"),
         ({"losses": {"mlm": float("inf")}}, "'losses.mlm': input should be a finite number (got inf)"),
         ({"backbone": ""}, "'backbone': string should have at least 1 character (got '')"),
+        ({"towers": {"activation": "sigmoid"}}, "'towers.activation': input should be 'quick_gelu', 'gelu'"),
         ({"losses": {"zoo": 1}}, "unknown key 'losses.zoo'; known here: id, itc, mim, mlm, part_across"),
     ],
 )
@@ -42,3 +44,8 @@ def test_what_concerns_several_keys_is_said_without_all_the_others() -> None:
     with pytest.raises(UsageError) as refusal:
         parse(Recipe, {"model": {"image_size": [100, 96]}}, "--set")
     assert str(refusal.value) == "--set: 'model': image_size (100, 96) must be multiples of patch_size (16)"
+
+
+def test_a_decay_of_the_optimizer_that_forgets_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'optimizer.betas.1': input should be less than 1 \(got 1\)"):
+        parse(Recipe, {"optimizer": {"betas": [0.9, 1]}}, "--set")

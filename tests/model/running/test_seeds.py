@@ -6,8 +6,9 @@ import pytest
 
 from pfcvr.cli import model_app, run
 from pfcvr.config import SeedList, TrainConfig, parse
-from pfcvr.errors import UsageError
-from pfcvr.model.seeds import seed_runs, train_seeds
+from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.model.run_folder import RunFolder, seed_runs
+from pfcvr.model.seeds import train_seeds
 
 SHORT = ("schedule.length=4", "schedule.warmup=1", "schedule.evaluate_every=4")
 
@@ -35,6 +36,8 @@ def test_each_seed_has_its_folder_and_a_finished_one_is_not_trained_again(config
     assert summary["metrics"]["mAP"]["deviation"] == pytest.approx(stdev(reached))
     assert "2 seeds, best weights of each on val" in result.text()
     assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in result.text()
+    with pytest.raises(CheckpointError, match=r"runs: holds runs of 2 seeds; name one of them, .*runs/seed-3$"):
+        RunFolder(config.out).finished()
 
 
 def test_the_command_trains_a_baseline_from_two_seeds_and_its_runs_can_be_used(
@@ -62,3 +65,15 @@ def test_the_command_trains_a_baseline_from_two_seeds_and_its_runs_can_be_used(
 def test_seeds_that_make_no_sense_are_named(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         parse(SeedList, {"seeds": text}, "pfcvr train --seeds")
+
+
+def test_several_seeds_are_not_trained_inside_a_single_run(config: TrainConfig, finished_run: Path) -> None:
+    with pytest.raises(CheckpointError, match="is one training run; give another folder with --out"):
+        train_seeds(config.model_copy(update={"out": finished_run}), (1, 2), quiet=True)
+    assert not seed_runs(finished_run)
+
+
+def test_one_seed_and_a_list_of_seeds_exclude_each_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--data", "d", "--out", str(tmp_path / "run"), "--seed", "7", "--seeds", "1,2"]
+    assert run(model_app, "pfcvr", arguments) == 2
+    assert "--seed and --seeds were both given; leave out one of them" in capfd.readouterr().err
