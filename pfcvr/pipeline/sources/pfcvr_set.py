@@ -40,7 +40,7 @@ class PfcvrSet:
         unpacked.mkdir(parents=True, exist_ok=True)
         _write_terms(source, unpacked)
         table = ImageTable(unpacked.resolve())
-        rows = _hub_rows(str(source)) if from_hub else _local_rows(source)
+        rows = hub_rows(str(source)) if from_hub else local_rows(source)
         with ExitStack() as opened:
             captions = opened.enter_context((unpacked / CAPTIONS).open("w", encoding="utf-8"))
             parts = opened.enter_context((unpacked / PARTS_FILE).open("w", encoding="utf-8"))
@@ -54,7 +54,7 @@ def _shards(source: Path) -> list[Path]:
     return sorted((source / "data").glob("*.parquet"))
 
 
-def _local_rows(source: Path) -> Iterator[tuple[str, Row]]:
+def local_rows(source: Path) -> Iterator[tuple[str, Row]]:
     """(split, row) of every shard; raises SourceError for one that is damaged."""
     import pyarrow
     import pyarrow.parquet as parquet
@@ -71,7 +71,8 @@ def _local_rows(source: Path) -> Iterator[tuple[str, Row]]:
             raise SourceError(f"{path}: cannot be read as Parquet ({what}); get the file anew") from None
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
+def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
+    """(split, row) of a data set on the Hub, pictures as their files; raises HubError where it cannot be loaded."""
     from datasets import Image, load_dataset
 
     try:

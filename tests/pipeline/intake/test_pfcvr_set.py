@@ -9,6 +9,7 @@ import pytest
 from pfcvr.config import CaptionConfig, ExportConfig, ImportConfig, PartsConfig, SplitConfig
 from pfcvr.errors import SourceError
 from pfcvr.pipeline import caption, export, import_, parts, split
+from pfcvr.pipeline.sources import pfcvr_set
 from pfcvr.records import ImageRecord
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -77,3 +78,16 @@ def test_a_damaged_manifest_leaves_the_images_but_not_the_right_to_publish_them(
     workspace = Workspace(tmp_path / "again", create=True)
     assert import_.run(workspace, ImportConfig(source=first), QUIET).kept == 14
     assert workspace.sealed("import").notes["sources"][0]["redistribute_images"] is False
+
+
+def test_the_datasets_library_reads_the_same_rows_as_the_shards_hold(whole, tmp_path: Path, monkeypatch) -> None:
+    """Stands in for the Hub: the same call, given the folder instead of the name."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    first = exported(whole.workspace, tmp_path / "first")
+    by_library = {row["image_id"]: (split, row) for split, row in pfcvr_set.hub_rows(str(first))}
+    by_shard = {row["image_id"]: (split, row) for split, row in pfcvr_set.local_rows(first)}
+    assert by_library.keys() == by_shard.keys()
+    for image_id, (split_name, row) in by_shard.items():
+        found_split, found = by_library[image_id]
+        assert found_split == split_name
+        assert {name: found[name] for name in row} == row
