@@ -194,15 +194,22 @@ class HubRepository:
 
     def upload(self, folder: Path, parent: str, remove: tuple[str, ...]) -> None:
         """Send what is in ``folder`` and not there yet; refused when somebody else has committed since ``parent``."""
-        self._ask(
-            self._api.upload_folder,
-            repo_id=self.name,
-            repo_type=self.kind,
-            folder_path=folder,
-            commit_message="Publish with pfcvr",
-            parent_commit=parent,
-            delete_patterns=list(remove) or None,
-        )
+        try:
+            self._ask(
+                self._api.upload_folder,
+                repo_id=self.name,
+                repo_type=self.kind,
+                folder_path=folder,
+                commit_message="Publish with pfcvr",
+                parent_commit=parent,
+                delete_patterns=list(remove) or None,
+            )
+        except (RuntimeError, OSError) as error:  # what the transfer by Xet raises has no common kind
+            if getattr(error, "filename", None) is not None:
+                raise
+            raise HubError(
+                f"{self.name}: the transfer broke off ({_quoted(error)}); run the same command again, it continues"
+            ) from error
 
     def read_json(self, name: str, revision: str | None = None) -> dict[str, Any]:
         """The JSON object in the file ``name``; empty where it is something else."""

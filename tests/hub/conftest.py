@@ -93,10 +93,12 @@ def run_in_client(_client: tuple[Any, Path], tmp_path_factory: pytest.TempPathFa
     process, log = _client
     elsewhere = tmp_path_factory.mktemp("folder")
 
-    def call(name: str, *arguments: object, token: str | None = OWNER_TOKEN, folder: Path = elsewhere) -> Outcome:
+    def call(
+        name: str, *arguments: object, token: str | None = OWNER_TOKEN, folder: Path = elsewhere, as_json: bool = True
+    ) -> Outcome:
         asked = {
             "program": name,
-            "arguments": [*map(str, arguments), "--json"],
+            "arguments": [*map(str, arguments), *(["--json"] if as_json else [])],
             "environment": {"HF_TOKEN": token} if token else {},
             "folder": str(folder),
         }
@@ -144,6 +146,19 @@ def data(*arguments: object) -> None:
     """Run a command of ``pfcvr-data`` that must succeed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert run(data_app, "pfcvr-data", [*map(str, arguments), "--json"]) == 0, out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def _ready(run_in_client: Program, _workspaces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(_workspaces / "closed", tmp_path_factory.mktemp("ready") / "closed"))
+    assert run_in_client("pfcvr-data", "push", "-w", root, "lab/ready", "--dry-run").code == 0
+    return root
+
+
+@pytest.fixture
+def ready(_ready: Path, tmp_path: Path) -> Path:
+    """A workspace whose publication as ``lab/ready`` is composed and not yet sent."""
+    return Path(shutil.copytree(_ready, tmp_path / "ready"))
 
 
 @pytest.fixture

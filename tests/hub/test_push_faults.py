@@ -1,6 +1,7 @@
 """What goes wrong on the way to the Hub: the push either gets there, or says so in a sentence and a rerun finishes."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -9,6 +10,7 @@ import pytest
 from hub.conftest import Program
 from hub.loopback_hub import Fault, LoopbackHub
 
+NAME = "lab/ready"
 PASSING = {
     "an upload that breaks off": Fault(r"PUT /lfs/", drop=True),
     "an upload that breaks off twice": Fault(r"PUT /lfs/", drop=True, skip=1, times=2),
@@ -25,10 +27,10 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_what_passes_is_waited_for(program: Program, hub: LoopbackHub, closed_set: Path, fault: Fault) -> None:
-    name = f"lab/passing-{list(PASSING.values()).index(fault)}"
+def test_what_passes_is_waited_for(program: Program, hub: LoopbackHub, ready: Path, fault: Fault) -> None:
+    fault = replace(fault)
     hub.faults = [fault]
-    done = program("pfcvr-data", "push", "-w", closed_set, name).result
+    done = program("pfcvr-data", "push", "-w", ready, NAME).result
     assert fault.times == 0
     assert done["rows"] == 18
 
@@ -65,30 +67,29 @@ STAYING = {
 
 @pytest.mark.parametrize(("fault", "sentence"), STAYING.values(), ids=STAYING)
 def test_what_stays_is_one_sentence_and_the_same_command_finishes_later(
-    program: Program, hub: LoopbackHub, closed_set: Path, fault: Fault, sentence: str
+    program: Program, hub: LoopbackHub, ready: Path, fault: Fault, sentence: str
 ) -> None:
-    name = f"lab/staying-{[staying for staying, _ in STAYING.values()].index(fault)}"
-    hub.faults = [fault]
-    assert program("pfcvr-data", "push", "-w", closed_set, name).sentence.startswith(f"{name}: {sentence}")
+    hub.faults = [replace(fault)]
+    assert program("pfcvr-data", "push", "-w", ready, NAME).sentence.startswith(f"{NAME}: {sentence}")
     sent = {entry.path for entry in hub.asked("PUT /lfs/") if entry.status == 200}
     hub.faults = []
     hub.state.journal.clear()
-    assert program("pfcvr-data", "push", "-w", closed_set, name).result["rows"] == 18
+    assert program("pfcvr-data", "push", "-w", ready, NAME).result["rows"] == 18
     assert not sent & {entry.path for entry in hub.asked("PUT /lfs/")}
 
 
-def test_a_large_file_that_arrived_is_not_sent_again(program: Program, hub: LoopbackHub, closed_set: Path) -> None:
+def test_a_large_file_that_arrived_is_not_sent_again(program: Program, hub: LoopbackHub, ready: Path) -> None:
     hub.faults = [Fault(r"POST .*/commit/", status=413)]
-    assert program("pfcvr-data", "push", "-w", closed_set, "lab/large").code == 1
+    assert program("pfcvr-data", "push", "-w", ready, NAME).code == 1
     assert len(hub.asked("PUT /lfs/")) == 3
-    assert program("pfcvr-data", "push", "-w", closed_set, "lab/large").result["rows"] == 18
+    assert program("pfcvr-data", "push", "-w", ready, NAME).result["rows"] == 18
     assert len(hub.asked("PUT /lfs/")) == 3
 
 
-def test_bytes_that_arrive_differently_are_told(program: Program, hub: LoopbackHub, closed_set: Path) -> None:
+def test_bytes_that_arrive_differently_are_told(program: Program, hub: LoopbackHub, ready: Path) -> None:
     hub.state.swaps = {"croissant.json": b"{}"}
-    sentence = program("pfcvr-data", "push", "-w", closed_set, "lab/swap").sentence
-    assert sentence == "lab/swap: croissant.json did not arrive as they are here; run the same command again"
+    sentence = program("pfcvr-data", "push", "-w", ready, NAME).sentence
+    assert sentence == "lab/ready: croissant.json did not arrive as they are here; run the same command again"
 
 
 def test_rows_that_come_back_otherwise_are_told(program: Program, hub: LoopbackHub, closed_set: Path) -> None:
