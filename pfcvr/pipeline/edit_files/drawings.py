@@ -81,15 +81,24 @@ def name_candidates(address: str) -> tuple[str, ...]:
 
     Tools put letters before the names of files that were uploaded to them, and paths of other machines before paths.
     """
-    parts = urlsplit(address)
-    path = parse_qs(parts.query).get("d", [parts.path if parts.scheme or parts.query else address])[0]
-    name = clean_name(unquote(path)).lstrip("/")
+    name = clean_name(unquote(_path_in(address))).lstrip("/")
     pieces = name.split("/")
     candidates = [name, "/".join(pieces[-2:]), pieces[-1]]
     prefix, dash, rest = pieces[-1].partition("-")
     if dash and rest and len(prefix) == UPLOAD_PREFIX_LETTERS:
         candidates.append(rest)
     return tuple(dict.fromkeys(candidates))
+
+
+def _path_in(address: str) -> str:
+    """The path that an address leads to, or that stands in it; an address that is none is a path itself."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address
+    if not parts.scheme and not parts.query:
+        return address
+    return parse_qs(parts.query).get("d", [parts.path])[0]
 
 
 def rejected(place: str, reason: str, detail: str) -> Rejected:

@@ -98,8 +98,11 @@ def _is_shape(result: dict[str, Any]) -> bool:
     return "original_width" in result or result.get("type") in LABEL_TYPES
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _whole(value: Any) -> int | None:
+    """``value`` as a whole number, or None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _labelled(result: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -114,7 +117,7 @@ def _labelled(result: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         raise BadAnnotation("unknown_category", "a shape has one label, which is a part")
     if result.get("image_rotation", 0) != 0:
         raise BadAnnotation("rotated_image", "it was drawn while the image was turned; turn it back and export")
-    return labels[0], _annotation(kind, value, (_whole(result["original_width"]), _whole(result["original_height"])))
+    return labels[0], _annotation(kind, value, (int(result["original_width"]), int(result["original_height"])))
 
 
 def _annotation(kind: str, value: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:

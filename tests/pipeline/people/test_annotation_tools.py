@@ -190,6 +190,19 @@ def test_label_studio_image_of_another_size_or_drawn_twice_or_unknown_is_rejecte
     assert list(reasons(whole).values()) == ["second_drawing", "size_mismatch", "size_mismatch", "unknown_image"]
 
 
+def test_label_studio_sizes_and_addresses_of_any_kind_reject_their_task_alone(whole) -> None:
+    content = [
+        task(1, "00001/000001.png", RECTANGLE),
+        task(2, "00001/000002.png", RECTANGLE | {"original_height": {}}),
+        task(3, "00001/000002.png", RECTANGLE | {"original_height": "24"}),
+        task(4, "http://[::bad/00001/000003.png", RECTANGLE | {"original_height": 24.0}),
+        task(5, "", RECTANGLE) | {"data": 5},
+    ]
+    merged(whole, "export.json", json.dumps(content))
+    assert sorted(edits(whole)) == ["00001/000001", "00001/000003"]
+    assert list(reasons(whole).values()) == ["size_mismatch", "size_mismatch", "unknown_image"]
+
+
 def test_gigantic_claims_about_a_mask_are_refused_before_memory_is_taken(whole) -> None:
     huge = region("brushlabels", "roof", format="rle", rle=BRUSH) | {
         "original_width": 10**9,
