@@ -36,6 +36,7 @@ from pfcvr.store import STAGES, Manifest, Workspace
 DATASET_VERSION = 2
 LEFT_OUT = "left_out.jsonl"
 OF_ONE_ROW = {"finish_reason", "prompt_tokens", "completion_tokens", "seed"}
+HAVE_PARTS = {"parts", "merge"}
 WITHOUT_FILE = ("missing_file", "changed_file")
 
 
@@ -133,6 +134,7 @@ class _Export:
         self._kept = 0
         self._reasons: Counter[str] = Counter()
         self._origins: Counter[str] = Counter()
+        self._rules: set[str] = set()
 
     def fill(self, folder: Path) -> dict[str, Any]:
         """Write everything but the manifest into ``folder`` and return the manifest's content."""
@@ -158,11 +160,16 @@ class _Export:
                 "reasons": dict(sorted(self._reasons.items())),
             },
             "sources": [source.model_dump(exclude={"root"}) for source in facts.sources],
-            "grid": facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None,
+            "grid": self._grid(facts) if facts.has_parts else None,
             "made_by": [{"images": count, **json.loads(made_by)} for made_by, count in sorted(self._origins.items())],
             "stages": {name: _stage_facts(manifest) for name, manifest in self._manifests.items()},
             **written,
         }
+
+    def _grid(self, facts: ExportFacts) -> dict[str, Any]:
+        """The recipe of the grids; its rule names all rules that were met."""
+        recipe = facts.grid.model_dump(exclude={"cells"})
+        return recipe | {"rule": ", ".join(sorted(self._rules)) or recipe["rule"]}
 
     def _facts(self) -> ExportFacts:
         grid = grid_recipe(self._workspace)
@@ -206,7 +213,9 @@ class _Export:
             return Refusal(error.reason, error.detail)
 
     def _count_origins(self, joined: JoinedImage) -> None:
-        """Which programs, models and prompts made the rows that were kept."""
+        """Which programs, models and prompts made the rows that were kept, and by which rule their grids."""
+        if joined.parts is not None:
+            self._rules.add(joined.parts.grid.rule)
         for kind, record in (("captions", joined.caption), ("parts", joined.parts)):
             if record is not None:
                 origin = record.origin.model_dump(exclude=OF_ONE_ROW, exclude_none=True)

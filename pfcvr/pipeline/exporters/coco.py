@@ -13,7 +13,7 @@ from typing import IO, Any
 from pfcvr import geometry
 from pfcvr.config import ExportConfig
 from pfcvr.errors import SourceError
-from pfcvr.files import sha256_file
+from pfcvr.files import DISK_FULL, sha256_file
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
 from pfcvr.pipeline.exporters.file_names import FileNames, ending, safe_name
 from pfcvr.pipeline.exporters.rows import KNOWN_OF_SOURCE
@@ -68,8 +68,10 @@ class CocoExporter:
             (folder / "images" / name).write_bytes(item.pixels)
             return name
         try:
-            os.link(item.file, folder / "images" / name)
+            os.link(item.file.resolve(), folder / "images" / name)
         except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
             raise SourceError(
                 f"{item.file}: cannot be hard-linked into {folder.parent} ({error.strerror}); "
                 "export to the disk that holds the images, or with --images copy or reference"

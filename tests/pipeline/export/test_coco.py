@@ -1,6 +1,8 @@
 """The COCO form, read by pycocotools and by our own import of parts."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from pycocotools.coco import COCO
 
 from pfcvr import geometry
 from pfcvr.config import ExportConfig, PartsConfig
-from pfcvr.errors import UsageError
+from pfcvr.errors import SourceError, UsageError
 from pfcvr.pipeline import export, parts
 from pfcvr.records import PARTS, ImageParts
 from pfcvr.stage import RunOptions
@@ -62,6 +64,16 @@ def test_images_are_copied_linked_or_only_named(whole, tmp_path, images) -> None
             assert file.read_bytes() == source.read_bytes()
             assert file.samefile(source) == (images == "link")
     assert (out / "images").exists() == (images != "reference")
+
+
+def test_links_across_disks_are_refused_with_what_to_do(whole, tmp_path, monkeypatch) -> None:
+    def other_disk(*_: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
+    with pytest.raises(SourceError, match=r"cannot be hard-linked into .* or with --images copy or reference"):
+        export_to(whole, tmp_path / "out", images="link")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("images", ["copy", "reference"])

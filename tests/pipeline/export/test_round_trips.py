@@ -109,6 +109,7 @@ def test_hf_export_comes_back_with_every_column_of_every_row(build_empty, tmp_pa
     second = written(taken_back(first, tmp_path / "again"), tmp_path / "second", "hf")
     flags_before, flags_after = flags_taken_out(before := rows(first)), flags_taken_out(after := rows(second))
     assert after == before
+    assert json.loads((second / "pfcvr.json").read_text())["grid"]["rule"] == "given"
     # Import looks at every part again and may flag more of them.
     assert all(set(one) <= set(other) for one, other in zip(flags_before, flags_after, strict=True))
 
