@@ -134,7 +134,7 @@ def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag 
 
     Example: pfcvr-data status -w work
     """
-    from pfcvr.pipeline.status import workspace_status
+    from pfcvr.pipeline.status import share_edited, workspace_status
 
     stages = workspace_status(Workspace(workspace))
     lines = [f"{'stage':<9}{'state':<12}{'in':>9}{'kept':>9}{'rejected':>9}{'pending':>9}"]
@@ -144,7 +144,14 @@ def status(workspace: WorkspaceDir, as_json: JsonFlag = False, debug: DebugFlag 
         books = f"{rows_in:>9}{stage.kept:>9,}{stage.rejected:>9,}{pending:>9}"
         lines.append(f"{stage.stage:<9}{stage.state:<12}{books}{reasons_text(stage.reasons)}")
     lines += [f"{stage.stage}: {stage.problem}" for stage in stages if stage.problem is not None]
-    result = {"workspace": str(workspace), "stages": [stage.model_dump() for stage in stages]}
+    edited = share_edited(stages)
+    if edited is not None:
+        lines.append(f"{edited:.1%} of the images have an edit by people")
+    result = {
+        "workspace": str(workspace),
+        "stages": [stage.model_dump() for stage in stages],
+        "share_edited_by_people": edited,
+    }
     emit(result, "\n".join(lines), as_json)
 
 

@@ -29,6 +29,13 @@ def workspace_status(workspace: Workspace) -> list[StageStatus]:
     return [_readable_status(workspace, stage) for stage in STAGES]
 
 
+def share_edited(stages: list[StageStatus]) -> float | None:
+    """Images with an edit by people per image of the data set, in [0, 1]; None without edits or without images."""
+    kept = {stage.stage: stage.kept for stage in stages if stage.state in ("sealed", "stale")}
+    images = kept.get("select", kept.get("import", 0))
+    return min(kept["merge"] / images, 1.0) if "merge" in kept and images else None
+
+
 def _readable_status(workspace: Workspace, stage: str) -> StageStatus:
     try:
         return _stage_status(workspace, stage)

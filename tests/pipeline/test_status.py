@@ -3,7 +3,10 @@
 import json
 
 from pfcvr.cli import data_app, run
-from pfcvr.pipeline.status import workspace_status
+from pfcvr.config import MergeConfig
+from pfcvr.pipeline import merge
+from pfcvr.pipeline.status import share_edited, workspace_status
+from pfcvr.stage import RunOptions
 
 
 def test_damaged_manifest_is_named_and_the_other_stages_are_still_told(whole) -> None:
@@ -36,3 +39,13 @@ def test_command_prints_the_problem_below_the_table(whole, capsys) -> None:
     assert "parts/manifest.json: damaged manifest" in out.splitlines()[-1]
     assert run(data_app, "pfcvr-data", ["status", "-w", str(whole.workspace.root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stages"][3]["state"] == "damaged"
+
+
+def test_share_of_images_edited_by_people_is_told(whole, capsys) -> None:
+    assert share_edited(workspace_status(whole.workspace)) is None
+    path = whole.source / "fixed.jsonl"
+    rows = [{"image_id": image.image_id, "caption": "New words."} for image in whole.images[:7]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    merge.run(whole.workspace, MergeConfig(file=path), RunOptions(quiet=True))
+    assert run(data_app, "pfcvr-data", ["status", "-w", str(whole.workspace.root)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "50.0% of the images have an edit by people"
