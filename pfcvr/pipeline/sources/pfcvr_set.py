@@ -12,7 +12,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from pfcvr.errors import HubError, SourceError
-from pfcvr.files import write_json
+from pfcvr.files import atomic_write, write_json
 from pfcvr.pipeline.images import IMAGE_SUFFIXES
 from pfcvr.pipeline.sources import HUB_NAME, SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable
@@ -42,8 +42,8 @@ class PfcvrSet:
         table = ImageTable(unpacked.resolve())
         rows = hub_rows(str(source)) if from_hub else local_rows(source)
         with ExitStack() as opened:
-            captions = opened.enter_context((unpacked / CAPTIONS).open("w", encoding="utf-8"))
-            parts = opened.enter_context((unpacked / PARTS_FILE).open("w", encoding="utf-8"))
+            captions = opened.enter_context(atomic_write(unpacked / CAPTIONS))
+            parts = opened.enter_context(atomic_write(unpacked / PARTS_FILE))
             for number, (split, row) in enumerate(rows, start=1):
                 _unpack(table, split, row, f"{split}:row {number}", (captions, parts))
         texts = [table.root / CAPTIONS, table.root / PARTS_FILE]
@@ -89,7 +89,7 @@ def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
             yield split, row
 
 
-def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO[str], IO[str]]) -> None:
+def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO[bytes], IO[bytes]]) -> None:
     image_id, vehicle_id = row.get("image_id"), row.get("vehicle_id")
     named = isinstance(image_id, str) and isinstance(vehicle_id, str) and is_plain_name(image_id)
     if not named or not str(image_id).startswith(f"{vehicle_id}/"):
@@ -114,9 +114,9 @@ def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO
     spoken = {part: text for part, text in (row.get("part_texts") or {}).items() if text}
     stated = {name: value for name, value in (row.get("attributes") or {}).items() if value}
     said = {"captions": row.get("captions") or [], "part_texts": spoken, "attributes": stated}
-    captions.write(json.dumps({"image_id": image_id, **said}) + "\n")
+    captions.write(json.dumps({"image_id": image_id, **said}).encode() + b"\n")
     found = {"parts": row.get("parts"), "part_grid": row.get("part_grid")}
-    parts.write(json.dumps({"image_id": image_id, **found}) + "\n")
+    parts.write(json.dumps({"image_id": image_id, **found}).encode() + b"\n")
 
 
 def _path_for(table: ImageTable, image_id: str, path: Any, content: bytes) -> str:
