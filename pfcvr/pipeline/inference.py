@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pfcvr.config import CaptionConfig, PartsConfig
-from pfcvr.errors import BackendError
+from pfcvr.errors import BackendError, StageStopped
 
 
 class Inference:
@@ -31,14 +31,20 @@ class Inference:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """No gradients, and the precision that was chosen."""
+        """No gradients, and the precision that was chosen. Raises StageStopped when the GPU's memory is full."""
         import torch
 
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            yield
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"),
+            ):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise StageStopped(
+                f"the GPU has too little memory for so many images at a time ({str(error).splitlines()[0][:200]}); run "
+                "the same command with a smaller --batch, or with --device cpu, to continue"
+            ) from None
 
     def place(self, values: Any) -> Any:
         """A module, a tensor or a batch of a processor on the device."""

@@ -153,6 +153,10 @@ def _refuse_misfits(config: PartsConfig, segmenter_name: str) -> None:
         "--segmenter-model": config.segmenter_model is not None and segmenter_name == "none",
         "--phrases": config.phrases is not None and config.detector == "import",
         "--threshold": config.threshold is not None and config.detector == "import",
+        "--device": config.device != "auto" and config.detector == "import" and segmenter_name == "none",
+        "--precision": config.precision != "auto"
+        and config.detector in ("import", "groundingdino")
+        and segmenter_name == "none",
     }
     for option, is_unread in unread.items():
         if is_unread:

@@ -15,6 +15,7 @@ from pfcvr.files import sha256_file
 from pfcvr.pipeline.images import UnreadableImage
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
+from pfcvr.pipeline.weights import weights_label, weights_sha256
 from pfcvr.pipeline.workers.client import Worker
 from pfcvr.records import Rejected
 from pfcvr.store import Workspace
@@ -51,9 +52,11 @@ class OriginalGroundingDinoDetector:
         self.settings = {
             "threshold": str(threshold),
             "detector_config": config.detector_config,
-            "text_encoder": config.text_encoder,
+            "text_encoder": weights_label(config.text_encoder),
         }
         self.inputs = {"detector_model": sha256_file(checkpoint), "phrases": self._phrases.sha256}
+        if Path(config.text_encoder).is_dir():
+            self.inputs["text_encoder"] = weights_sha256(Path(config.text_encoder))
 
     def detect(self, pictures: Sequence[Picture]) -> list[Found]:
         """The boxes of each picture that fit some phrase better than the threshold.

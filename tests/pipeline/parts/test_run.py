@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.config import PartsConfig, ShowConfig
-from pfcvr.errors import SealedError
+from pfcvr.errors import SealedError, StageStopped
 from pfcvr.pipeline import parts, show, stats
 from pfcvr.pipeline.detectors.grounding_dino import GroundingDinoDetector
 from pfcvr.pipeline.images import UnreadableImage
@@ -67,6 +68,29 @@ def test_boxes_become_masks_and_masks_become_grids(detector, segmenter, cars, co
     assert origin.phrases == "few-1"
     named = [origin.detector_model, origin.segmenter_model]
     assert all(name is None or "/" not in name for name in named)
+
+
+@pytest.mark.parametrize(
+    ("detector", "segmenter", "step"),
+    [
+        ("grounding-dino", "none", "transformers.GroundingDinoForObjectDetection.forward"),
+        ("grounding-dino", "sam", "transformers.SamModel.get_image_embeddings"),
+        ("grounding-dino", "segment-anything", "segment_anything.modeling.ImageEncoderViT.forward"),
+        ("none", "sam3", "transformers.Sam3Model.get_vision_features"),
+    ],
+)
+def test_a_batch_that_is_too_large_for_the_gpu_stops_the_run_and_rejects_nothing(
+    detector, segmenter, step, cars, config, monkeypatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    monkeypatch.setattr(step, full)
+    with pytest.raises(StageStopped, match=r"\(CUDA out of memory. Tried to allocate 2.00 GiB.\); run .* --batch"):
+        parts.run(cars.workspace, config(detector, segmenter), QUIET)
+    assert not (cars.workspace.folder("parts") / "rejected.jsonl").read_bytes()
+    monkeypatch.undo()
+    assert parts.run(cars.workspace, config(detector, segmenter, batch=2), QUIET).kept == 11
 
 
 @pytest.mark.parametrize(("detector", "segmenter"), [("grounding-dino", "sam"), ("none", "sam3")])

@@ -149,6 +149,9 @@ def test_a_gpu_that_is_not_there_is_said(config, finder, monkeypatch) -> None:
         ({"segmenter_model": "x"}, "--segmenter-model is not read by detector 'import' with segmenter 'none'"),
         ({"phrases": "x.toml"}, "--phrases is not read by detector 'import'"),
         ({"threshold": 0.5}, "--threshold is not read by detector 'import'"),
+        ({"device": "cpu"}, "--device is not read by detector 'import' with segmenter 'none'"),
+        ({"precision": "bfloat16"}, "--precision is not read by detector 'import' with segmenter 'none'"),
+        ({"detector": "groundingdino", "segmenter": "none", "precision": "float32"}, "--precision is not read by"),
         ({"detector": "grounding-dino", "segmenter": "segment-anything"}, "has no weights by itself; give its .pth"),
     ],
 )  # fmt: skip

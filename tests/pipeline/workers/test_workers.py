@@ -191,6 +191,16 @@ def test_other_weights_are_other_inputs(tmp_path: Path, checkpoint: Path) -> Non
     assert detector(tmp_path, checkpoint).inputs != before
 
 
+def test_another_text_encoder_is_another_input_wherever_its_folder_lies(tmp_path: Path, checkpoint: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place / "bert").mkdir(parents=True)
+        (tmp_path / place / "bert/vocab.txt").write_text("car")
+    here, there = (detector(tmp_path, checkpoint, text_encoder=str(tmp_path / p / "bert")) for p in ("here", "there"))
+    assert (here.settings, here.inputs) == (there.settings, there.inputs)
+    (tmp_path / "there/bert/vocab.txt").write_text("truck")
+    assert detector(tmp_path, checkpoint, text_encoder=str(tmp_path / "there/bert")).inputs != here.inputs
+
+
 @pytest.mark.parametrize("values", [{"python": "python3"}, {"text_encoder": "bert"}])
 def test_settings_of_the_original_package_are_refused_beside_another_detector(values: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="this is for detector 'groundingdino' alone; leave it out"):
