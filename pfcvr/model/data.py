@@ -52,8 +52,13 @@ class Rows:
 
     @cached_property
     def captions(self) -> list[list[str]]:
-        """The captions of each image that hold any text."""
-        return [[text for text in texts or () if text and text.strip()] for texts in self._column("captions")]
+        """The captions of each image that hold any text; raises DataError where they are not a list of texts."""
+        column = self._column("captions")
+        if not all(texts is None or isinstance(texts, list) for texts in column):
+            raise DataError(
+                f"{self.where}: column captions holds single values; expected a list of texts for each image"
+            )
+        return [[text for text in texts or () if text and text.strip()] for texts in column]
 
     @cached_property
     def part_texts(self) -> list[dict[str, str]]:

@@ -192,7 +192,8 @@ def _masked_for_show(scene: _Scene) -> Batch:
 
 def _word(tokenizer: CaptionTokenizer, token_id: Tensor) -> str:
     """One token in letters; a byte that is no letter by itself, or cannot be shown, is a question mark."""
-    return "".join(letter if letter.isprintable() else "?" for letter in tokenizer.decode(token_id[None])) or "?"
+    letters = tokenizer.decode(token_id[None]).replace("\ufffd", "?")
+    return "".join(letter if letter.isprintable() else "?" for letter in letters) or "?"
 
 
 def _with_gaps(scene: _Scene, masked_ids: Tensor) -> str:

@@ -67,10 +67,12 @@ class RunFolder:
     def begin(self, identity: RunIdentity) -> dict[str, Any] | None:
         """The manifest if this very run is finished, else None, with the folder ready to train or to continue in.
 
+        A run that failed before its first step is replaced.
+
         Raises:
             SealedError: the folder holds a run made from something else, which is named.
         """
-        if self.is_run:
+        if any(path.is_file() for path in (self.manifest, self.checkpoint, self.metrics)):
             self._check_same(identity)
         manifest = self.read_manifest()
         if manifest is None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from pfcvr.config import Recipe
 from pfcvr.errors import DataError
@@ -316,6 +318,15 @@ class TestWhatAUserIsTold:
         rows[4]["vehicle_id"] = None
         with pytest.raises(DataError, match="row 4 has vehicle_id None; expected text"):
             open_data(str(make_data(train=rows))).split("train").vehicle_ids  # noqa: B018
+
+    def test_captions_that_are_no_lists(self, make_data: Callable[..., Path], rows_of: Callable) -> None:
+        folder = make_data(train=rows_of(range(3)))
+        (shard,) = folder.glob("data/train-*.parquet")
+        table = parquet.read_table(shard)
+        single = pyarrow.array(["a red car"] * len(table))
+        parquet.write_table(table.set_column(table.column_names.index("captions"), "captions", single), shard)
+        with pytest.raises(DataError, match="captions holds single values; expected a list of texts for each image"):
+            open_data(str(folder)).split("train").captions  # noqa: B018
 
 
 def test_blank_captions_are_left_out(make_data: Callable[..., Path], rows_of: Callable) -> None:

@@ -14,10 +14,11 @@ from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.encode import Encoded, encode_split
 from pfcvr.model.evaluate import evaluate
-from pfcvr.model.figures import draw_figures
+from pfcvr.model.figures import _word, draw_figures
 from pfcvr.model.inspection import guess_words, restore_patches, view_parts
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
+from pfcvr.model.tokenizer import train_caption_tokenizer
 
 MakeModel = Callable[..., PfcvrModel]
 MakeBatch = Callable[..., Batch]
@@ -137,3 +138,10 @@ def test_guesses_are_the_most_probable_words_of_the_masked_caption(
     labels = batch.masked_labels.flatten()[batch.masked_positions]
     of_truth = everything.probabilities[everything.ids == labels[:, None]]
     assert float(-of_truth.log().mean()) == pytest.approx(float(losses.detach()), rel=1e-4)
+
+
+def test_half_a_letter_is_drawn_as_a_question_mark() -> None:
+    tokenizer = train_caption_tokenizer(["a red car"] * 2, 600, 8)
+    half = tokenizer.encode(["é"]).ids[0, 1]
+    assert tokenizer.decode(half[None]) == "\ufffd"
+    assert _word(tokenizer, half) == "?"

@@ -18,6 +18,7 @@ from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, 
 from pfcvr.model import train as training
 from pfcvr.model.data import open_data
 from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.run_folder import RunFolder
 from pfcvr.model.run_log import read_metrics
 from pfcvr.model.tokenizer import train_caption_tokenizer
 from pfcvr.model.train import train
@@ -253,6 +254,16 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(
     other = make_data(train=rows_of(range(4)), val=rows_of(range(4, 6)))
     with pytest.raises(SealedError, match="data \\(another data set, or it was exported anew\\)"):
         train(config_for(other, finished_run, small_model), quiet=True)
+
+
+def test_a_run_that_failed_before_its_first_step_is_replaced(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(CheckpointError, match="no CLIP checkpoint"):
+        train(config_for(painted, out, small_model, f"model.backbone={tmp_path}/no/such"), quiet=True)
+    assert RunFolder(out).is_run
+    assert train(config_for(painted, out, small_model, "schedule.length=3"), quiet=True).steps == 3
 
 
 def test_a_folder_that_is_no_run_is_left_alone(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
