@@ -125,11 +125,15 @@ def _tile(joined: JoinedImage, files: PixelFiles) -> Image.Image | None:
         picture = overlay(picture, joined.parts.instances)
     scale = min(TILE_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    tile = Image.new("RGB", (TILE_WIDTH, PICTURE_HEIGHT + (CAPTION_LINES + 1) * LINE_HEIGHT + 6), PAPER)
+    tile = Image.new("RGB", (TILE_WIDTH, PICTURE_HEIGHT + (CAPTION_LINES + 2) * LINE_HEIGHT + 6), PAPER)
     tile.paste(picture.resize(size, Image.Resampling.LANCZOS), ((TILE_WIDTH - size[0]) // 2, PICTURE_HEIGHT - size[1]))
     pen = ImageDraw.Draw(tile)
     y = PICTURE_HEIGHT + 4
     pen.text((0, y), fitting(_heading(joined), TILE_WIDTH), fill=PALE, font=font())
+    flags = _flags(joined)
+    if flags:
+        y += LINE_HEIGHT
+        pen.text((0, y), fitting(flags, TILE_WIDTH), fill=PALE, font=font())
     caption = joined.caption.texts[0] if joined.caption is not None else "(no caption)"
     for line in wrapped(caption):
         y += LINE_HEIGHT
@@ -138,12 +142,17 @@ def _tile(joined: JoinedImage, files: PixelFiles) -> Image.Image | None:
 
 
 def _heading(joined: JoinedImage) -> str:
-    """image_id and split; how certain the parts are, and what is flagged on them."""
+    """image_id and split; how certain the parts are."""
     words = [joined.image.image_id, joined.split or "no split"]
     if joined.parts is not None:
         words.append(f"certainty {certainty(joined.parts):.2f}")
-        words += sorted({flag for instance in joined.parts.instances for flag in instance.flags})
     return "  ".join(words)
+
+
+def _flags(joined: JoinedImage) -> str:
+    """What is flagged on the parts."""
+    instances = joined.parts.instances if joined.parts is not None else ()
+    return "  ".join(sorted({flag for instance in instances for flag in instance.flags}))
 
 
 def wrapped(text: str) -> list[str]:

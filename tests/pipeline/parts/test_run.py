@@ -309,7 +309,10 @@ def test_stats_tell_coverage_by_what_captions_say_of_the_view_else_by_camera(car
     assert "rear left" in statistics.text()
 
 
-def test_the_least_certain_images_are_drawn_with_their_flags(cars, config, tmp_path) -> None:
+def test_the_least_certain_images_are_drawn_with_their_flags(cars, config, tmp_path, monkeypatch) -> None:
+    drawn: list[str] = []
+    fit = show.fitting
+    monkeypatch.setattr(show, "fitting", lambda text, width: drawn.append(fit(text, width)) or drawn[-1])
     parts.run(cars.workspace, config("grounding-dino", "sam"), QUIET)
     rows = records(cars.workspace)
     expected = sorted(rows, key=lambda image_id: (certainty(rows[image_id]), image_id))[:4]
@@ -317,6 +320,9 @@ def test_the_least_certain_images_are_drawn_with_their_flags(cars, config, tmp_p
     assert [joined.image.image_id for joined in chosen] == expected
     sheet = show.run(cars.workspace, ShowConfig(out=tmp_path / "least.png", sample=4, least_certain=True))
     assert (sheet.images, sheet.missing) == (4, 0)
+    flags = [sorted({flag for own in rows[image_id].instances for flag in own.flags}) for image_id in expected]
+    assert any(0 < len(own) < 3 for own in flags)
+    assert all("  ".join(own) in drawn for own in flags if 0 < len(own) < 3), "flags do not fit beside the rest"
 
 
 def test_every_image_is_encoded_once_in_a_whole_run(cars, config, monkeypatch) -> None:
