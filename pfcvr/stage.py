@@ -87,7 +87,7 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
         else:
             _clear(folder)
         return None
-    if manifest is not None and options.overwrite and _is_altered(workspace, manifest):
+    if manifest is not None and (plan.outdated or (options.overwrite and _is_altered(workspace, manifest))):
         _clear(folder)
         return None
     if manifest is not None and options.retry is not None:

@@ -23,7 +23,8 @@ class StagePlan(Generic[Row]):
     record with that key or a Rejected with that subject. ``work_many`` does the same for several rows at once, in their
     order: every ``batch`` rows of the input, always the same. ``notes`` must follow from inputs and settings alone.
     ``follows_row`` says that each result depends on its own row and not on which others there are: when only the images
-    of the workspace change, results of unchanged rows are kept. ``normal_reasons`` are rejections that never stop a
+    of the workspace change, results of unchanged rows are kept. ``outdated`` says that sealed records no longer hold
+    although settings and inputs are the same: they are made anew. ``normal_reasons`` are rejections that never stop a
     run, however many there are. ``live`` adds to the progress line;
     ``give_up`` is called once when the run ends early, so that the rows at work end soon.
     """
@@ -40,6 +41,7 @@ class StagePlan(Generic[Row]):
     total: int | None = None
     workers: int = 1
     follows_row: bool = False
+    outdated: bool = False
     notes: Callable[[], dict[str, Any]] = dict
     normal_reasons: frozenset[str] = frozenset()
     live: Callable[[], str] = str

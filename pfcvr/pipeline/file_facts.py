@@ -60,6 +60,13 @@ class FileFacts:
                 self._uncommitted = 0
         return facts
 
+    def is_current(self, path: Path, sha256: str) -> bool:
+        """Whether the file was read before, had this hash, and has not changed since."""
+        real = os.path.realpath(path)
+        with self._lock:
+            row = self._db.execute("SELECT state, sha256 FROM fact WHERE path = ?", (real,)).fetchone()
+        return row is not None and tuple(row) == (_state(Path(real)), sha256)
+
     def absent(self, present: Iterable[str]) -> tuple[int, list[str]]:
         """How many images of the last finished import are not among the image_ids ``present``, and the first ones."""
         with self._lock:

@@ -46,9 +46,11 @@ def run(workspace: Workspace, config: ImportConfig, options: RunOptions) -> Stag
             _refuse(workspace, listing, [*listing.surprises, *_sentences(listing.rows())])
         plan = _plan(workspace, config, listing, facts, {"recognised": f"{layout}: {why}"})
         changed = _source_has_changed(workspace, plan)
-        if changed and not options.overwrite:
+        outdated = not changed and _files_have_changed(workspace, plan, listing, facts)
+        if (changed or outdated) and not options.overwrite:
             _refuse_losses(workspace, listing, facts)
             options = replace(options, overwrite=True)
+        plan = replace(plan, outdated=outdated)
         summary = run_stage(workspace, plan, options)
         if summary.pending or summary.already_done:
             return summary
@@ -124,6 +126,17 @@ def _source_has_changed(workspace: Workspace, plan: StagePlan[SourceImage | Reje
     found = read_draft(workspace.folder("import")) if manifest is None else {"fingerprint": manifest.fingerprint}
     before = found.get("fingerprint", wanted)
     return bool(before["settings"] == wanted["settings"] and before["inputs"] != wanted["inputs"])
+
+
+def _files_have_changed(
+    workspace: Workspace, plan: StagePlan[SourceImage | Rejected], listing: SourceListing, facts: FileFacts
+) -> bool:
+    """Whether a file behind the sealed records has changed under its name and size, which the listing does not show."""
+    manifest = workspace.manifest("import")
+    if manifest is None or manifest.fingerprint != plan.fingerprint or not workspace.is_intact(manifest):
+        return False
+    images = workspace.records("import", ImageRecord)
+    return any(not facts.is_current(listing.root / image.path, image.sha256) for image in images)
 
 
 def _refuse_losses(workspace: Workspace, listing: SourceListing, facts: FileFacts) -> None:

@@ -1,6 +1,8 @@
 """VERI-Wild in every form people hold it: trees, both generations of lists, and text files with all their faults."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -290,6 +292,24 @@ def test_importing_a_grown_source_again_seals_the_bytes_of_a_first_import(three,
     sealed = ("part-00000.jsonl", "rejected.jsonl", "manifest.json")
     for name in sealed:
         assert (three.workspace.folder("import") / name).read_bytes() == (fresh.folder("import") / name).read_bytes()
+
+
+def test_other_bytes_of_the_same_size_are_noticed_and_a_mere_touch_changes_no_record(three) -> None:
+    three.run_import()
+    file = three.root / "images/00001/000001.jpg"
+    before = file.read_bytes()
+    os.utime(file, (1, 1))
+    touched = three.run_import()
+    assert touched.notes["since_last_import"]["changed"] == 0
+    assert three.images()["00001/000001"].sha256 == hashlib.sha256(before).hexdigest()
+    assert three.run_import().already_done
+    density = before.index(b"JFIF") + 9
+    after = before[:density] + b"\x07" + before[density + 1 :]
+    file.write_bytes(after)
+    changed = three.run_import()
+    assert changed.notes["since_last_import"] == {"added": 0, "changed": 1, "vanished": 0, "examples": []}
+    assert three.images()["00001/000001"].sha256 == hashlib.sha256(after).hexdigest()
+    assert three.run_import().already_done
 
 
 def test_images_that_are_gone_are_dropped_only_when_asked(three) -> None:
