@@ -98,35 +98,36 @@ def test_own_servers_are_started_watched_and_ended(
 ) -> None:
     arguments = ["caption", "-w", imported, "--captioner", "vllm", "--model", tiny_qwen, "--prompt", prompt]
     arguments += ["--python", vllm_python, "--server-args", " ".join(SERVER_ARGUMENTS), "--concurrency", "2"]
+    others = server_processes(tiny_qwen)
     run = subprocess.Popen(
         data_command(*arguments, "--replicas", "2", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while running_lines(imported) < 5:
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
-    servers = server_processes(tiny_qwen)
+    servers = server_processes(tiny_qwen) - others
     assert len(servers) == 2
-    os.kill(servers[0], signal.SIGKILL)
+    os.kill(min(servers), signal.SIGKILL)
     out, told = run.communicate(timeout=600)
     assert run.returncode == 0, told
     assert json.loads(out)["kept"] == 50
     records = captions(imported)
     assert all(SENTENCE.fullmatch(text) for record in records for text in record.texts)
     assert Counter(record.origin.captioner for record in records) == {"vllm": 50}
-    assert server_processes(tiny_qwen) == []
+    assert server_processes(tiny_qwen) == others
     assert {path.name for path in (imported / "caption").glob("*.log")} == {"vllm-0.log", "vllm-1.log"}
 
 
-def server_processes(model: Path) -> list[int]:
+def server_processes(model: Path) -> set[int]:
     """Servers of ``model`` by their command lines, but not the guardians that name them too."""
-    found = []
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if command[1:3] == [b"-m", b"vllm.entrypoints.openai.api_server"] and str(model).encode() in command:
-            found.append(int(folder.name))
+            found.add(int(folder.name))
     return found
 
 
