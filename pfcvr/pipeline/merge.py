@@ -18,7 +18,7 @@ from pfcvr import __version__
 from pfcvr.backends import load_backend
 from pfcvr.config import MergeConfig
 from pfcvr.errors import NothingKept
-from pfcvr.files import atomic_write, disk_full_stops, sha256_file, sync_folder, write_json
+from pfcvr.files import atomic_write, disk_full_stops, sha256_file, sha256_json, sync_folder, write_json
 from pfcvr.jsonl import record_line
 from pfcvr.pipeline.audit.table import temporary_tables
 from pfcvr.pipeline.captioners import plain_text
@@ -54,16 +54,17 @@ class Outcome:
 def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> StageSummary:
     """Add the edits of ``config.file`` to those of the workspace; the books are those of this file.
 
-    An edit that says something else than an earlier one by people is Rejected, unless ``options.overwrite``. Raises
-    SourceError for a file that is no edit, NothingKept when not one of its edits was taken.
+    An edit that says something else than an earlier one by people is Rejected, unless ``options.overwrite``. A file
+    that was merged before is read again where the workspace has other images now: it may speak of some that are new.
+    Raises SourceError for a file that is no edit, NothingKept when not one of its edits was taken.
     """
-    workspace.sealed("import")
+    images = sha256_json(workspace.images_input())
     form, why = recognise(config.file)
     file = EditFile(config.file, plain_text(config.file.name), sha256_file(config.file), config.editor)
     manifest = workspace.manifest(STAGE)
     files: list[dict[str, Any]] = manifest.notes["files"] if manifest is not None else []
     before = next((known for known in files if known["sha256"] == file.sha256), None)
-    if before is not None and not options.overwrite:
+    if before is not None and before.get("images") == images and not options.overwrite:
         return _summary(before, already_done=True)
     with (
         disk_full_stops(f"{workspace.root}: stage '{STAGE}'"),
@@ -71,11 +72,13 @@ def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> Stage
     ):
         reader: EditReader = load_backend("form of edits", EDIT_READERS, form)
         _collect(reader(workspace, file), tables)
-        outcome = _weigh(workspace, tables, file.name, options.overwrite)
-        entry = {"file": file.name, "sha256": file.sha256, "form": form, "why": why, **_books(tables, outcome)}
+        renews = before is None or options.overwrite
+        outcome = _weigh(workspace, tables, file.name, options.overwrite, renews)
+        known = {"file": file.name, "sha256": file.sha256, "images": images, "form": form, "why": why}
+        entry = known | _books(tables, outcome)
         if outcome.kept == 0 and manifest is None:
             raise NothingKept(_nothing(config.file, entry))
-        _seal(workspace, tables, [known for known in files if known is not before] + [entry])
+        _seal(workspace, tables, [other for other in files if other is not before] + [entry])
     if outcome.kept == 0:
         raise NothingKept(_nothing(config.file, entry))
     return _summary(entry)
@@ -103,8 +106,11 @@ def _collect(edits: Iterator[HumanEdit | Rejected], tables: sqlite3.Connection) 
             tables.execute("INSERT INTO edit VALUES (?, ?)", (row.image_id, row.model_dump_json()))
 
 
-def _weigh(workspace: Workspace, tables: sqlite3.Connection, name: str, overwrite: bool) -> Outcome:
-    """Lay the file's edits over the earlier ones, in the table ``edit``, which then holds the edits of both."""
+def _weigh(workspace: Workspace, tables: sqlite3.Connection, name: str, overwrite: bool, renews: bool) -> Outcome:
+    """Lay the file's edits over the earlier ones, in the table ``edit``, which then holds the edits of both.
+
+    ``renews`` says that the file was written after the images became what they are, so that its word is of their bytes.
+    """
     outcome = Outcome()
     (outcome.added,) = tables.execute("SELECT count(*) FROM edit").fetchone()
     earlier = workspace.records(STAGE, HumanEdit) if workspace.manifest(STAGE) is not None else iter(())
@@ -114,7 +120,7 @@ def _weigh(workspace: Workspace, tables: sqlite3.Connection, name: str, overwrit
         if new is not None:
             outcome.added -= 1
         if new is not None and (not _disagree(old, new) or overwrite):
-            kept = _united(old, new)
+            kept = _united(old, new) if renews or old.image_sha256 == new.image_sha256 else old
             outcome.unchanged += kept == old
             outcome.replaced += kept != old
         else:

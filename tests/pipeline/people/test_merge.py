@@ -13,7 +13,7 @@ from pfcvr.errors import NothingKept, SourceError, StageStopped, WorkspaceError
 from pfcvr.pipeline import check, export, merge, stats
 from pfcvr.pipeline.joined import joined_images
 from pfcvr.pipeline.status import workspace_status
-from pfcvr.records import Caption, HumanEdit, ImageParts
+from pfcvr.records import Caption, HumanEdit, ImageParts, ImageRecord
 from pfcvr.stage import RunOptions, StageSummary
 
 QUIET = RunOptions(quiet=True)
@@ -125,6 +125,27 @@ def test_same_file_again_does_nothing(whole) -> None:
     assert summary.already_done
     assert (summary.kept, summary.reasons) == (1, {"unknown_image": 1})
     assert sealed_bytes(whole, "merge") == before
+
+
+def test_same_file_again_takes_up_images_that_came_since_and_leaves_edits_of_other_bytes_aside(whole) -> None:
+    everything = list(whole.images)
+    notes = whole.workspace.sealed("import").notes
+
+    def imported(images: list[ImageRecord]) -> None:
+        shutil.rmtree(whole.workspace.folder("import"))
+        whole.seal("import", ImageRecord, images, notes)
+
+    imported(everything[:2])
+    said = lines(i1="A white van.", i2="A red van.") + json.dumps(
+        {"image_id": everything[-1].image_id, "caption": "A late van."}
+    )
+    assert merged(whole, "a.jsonl", said).reasons == {"unknown_image": 1}
+    imported([everything[0].model_copy(update={"sha256": "0" * 64}), *everything[1:]])
+    summary = merged(whole, "a.jsonl", said)
+    assert (summary.already_done, summary.notes["added"], summary.reasons) == (False, 1, {})
+    edits = {edit.image_id: edit.image_sha256 for edit in whole.workspace.records("merge", HumanEdit)}
+    assert edits == {image.image_id: image.sha256 for image in (*everything[:2], everything[-1])}
+    assert merged(whole, "a.jsonl", said).already_done
 
 
 def test_rerun_of_captions_and_parts_keeps_the_edits_on_top(whole) -> None:
