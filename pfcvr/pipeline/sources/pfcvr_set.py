@@ -4,7 +4,9 @@ The unpacked folder holds the image files, ``captions.jsonl``, ``parts.jsonl`` a
 parts and split take theirs from it (``--captioner import``, ``--detector import``, ``--from-source``).
 """
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ MANIFEST = "pfcvr.json"
 KIND = "pfcvr-dataset"
 CAPTIONS, PARTS_FILE = "captions.jsonl", "parts.jsonl"
 ROWS_AT_A_TIME = 100
+LONGEST_NAME = 255  # bytes; what most disks take
 SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 Row = dict[str, Any]
 
@@ -92,10 +95,14 @@ def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
 def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO[bytes], IO[bytes]]) -> None:
     image_id, vehicle_id = row.get("image_id"), row.get("vehicle_id")
     named = isinstance(image_id, str) and isinstance(vehicle_id, str) and is_plain_name(image_id)
-    if not named or not str(image_id).startswith(f"{vehicle_id}/"):
-        table.refuse(place, "malformed_line", "a row needs an image_id that begins with its vehicle_id and a slash")
+    if not named or not vehicle_id or not str(image_id).removesuffix("/").startswith(f"{vehicle_id}/"):
+        detail = "a row needs an image_id that is its vehicle_id, a slash and a name"
+        table.refuse(place, "malformed_line", detail)
         return
     image_id, vehicle_id = str(image_id), str(vehicle_id)
+    if "/" in vehicle_id:
+        table.refuse(place, "no_identity", f"{image_id}: a vehicle_id has no '/'")
+        return
     picture = row.get("image") or {}
     content: bytes | None = picture.get("bytes")
     if not content:
@@ -103,11 +110,14 @@ def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO
         return
     path = _path_for(table, image_id, picture.get("path"), content)
     own_split: Split | None = next((known for known in SPLITS if known == split), None)
-    known = {key: row.get(key) for key in ("camera_id", "timestamp", "color", "type", "model")}
+    if not _has_room(table.root / path):
+        table.refuse(image_id, "bad_name", "its name is too long for a file here")
+        return
+    stated_of = {key: row.get(key) for key in ("camera_id", "timestamp", "color", "type", "model")}
+    known = {key: None if value is None else str(value) for key, value in stated_of.items()}
     if not table.add(SourceImage(image_id, vehicle_id, path, **known, source_split=own_split), place):
         return
     file = table.root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
     if not file.is_file() or file.read_bytes() != content:
         file.write_bytes(content)
     captions, parts = files
@@ -125,10 +135,22 @@ def _path_for(table: ImageTable, image_id: str, path: Any, content: bytes) -> st
     taken = (CAPTIONS, PARTS_FILE, "source.json")
     if steps and steps[0] not in ("/", *taken) and ".." not in steps and "\\" not in str(path):
         own = str(PurePosixPath(*steps))
-        if PurePosixPath(own).suffix.lower() in IMAGE_SUFFIXES and not table.has_image(own):
+        is_image = PurePosixPath(own).suffix.lower() in IMAGE_SUFFIXES
+        if is_image and not table.has_image(own) and _has_room(table.root / own):
             return own
     suffix = next((ending for start, ending in SIGNATURES.items() if content.startswith(start)), ".png")
     return "images/" + "/".join(quote(step, safe=" ") for step in image_id.split("/", 1)) + suffix
+
+
+def _has_room(file: Path) -> bool:
+    """Whether a file can lie there; its folder is made. Not where a file is in a folder's place or the other way."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return not os.path.isdir(file) and len(os.fsencode(file.name)) <= LONGEST_NAME
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
 
 
 def _write_terms(source: Path, unpacked: Path) -> None:

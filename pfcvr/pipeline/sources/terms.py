@@ -36,18 +36,20 @@ KNOWN_TERMS = {
 
 
 def read_terms(root: Path, layout: str) -> Source:
-    """The source's name and terms: from ``source.json``, else a LICENSE file, else what is known of the layout.
+    """The source's name and terms: from ``source.json``, else what is known of the layout and the name of the licence
+    from a LICENSE file: one that lies there, as that of a checkout, does not lift the terms of a known collection.
 
     Pixels count as not redistributable unless ``source.json`` says so. Raises SourceError for a damaged source.json.
     """
     described = root / "source.json"
     if described.is_file():
         return _from_description(described, root, layout)
+    licence, terms = KNOWN_TERMS.get(layout, (None, ""))
     for path in sorted(root.glob("LICEN[SC]E*")):
         if path.is_file():
             first_line = next(filter(None, map(str.strip, path.read_text("utf-8", "replace").splitlines())), "empty")
-            return Source(name=layout, root=str(root), format=layout, licence=f"see {path.name}: {first_line}")
-    licence, terms = KNOWN_TERMS.get(layout, (None, ""))
+            licence = f"see {path.name}: {first_line}"
+            break
     return Source(name=layout, root=str(root), format=layout, licence=licence, terms=terms)
 
 

@@ -343,6 +343,7 @@ def test_terms_come_from_source_json_then_a_licence_file_then_the_layout(three, 
         "see LICENSE.txt: Creative Commons Attribution 4.0",
         False,
     )
+    assert "may not hand the images on" in source["terms"]
 
     described = new_intake(tmp_path / "described")
     described.pictures("00001/000001")

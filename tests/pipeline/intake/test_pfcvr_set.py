@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
@@ -62,6 +63,40 @@ def test_rows_without_pixels_or_with_strange_names_are_refused_one_by_one(whole,
     images = {image.image_id: image.path for image in workspace.records("import", ImageRecord)}
     assert images[changed[2]["image_id"]] == f"images/{changed[2]['image_id']}.png"
     assert not list(tmp_path.rglob("outside.png"))
+
+
+def test_rows_whose_paths_cannot_stand_side_by_side_cost_nothing_else(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    changed = table.to_pylist()
+    vehicle = changed[3]["vehicle_id"]
+    changed[0]["image"]["path"], changed[1]["image"]["path"] = "a.png", "a.png/b.png"
+    changed[2]["image"]["path"] = "x" * 300 + ".png"
+    changed[3] |= {"image_id": f"{vehicle}/{'y' * 300}", "image": {**changed[3]["image"], "path": None}}
+    changed += [{**changed[0], "image_id": "/x", "vehicle_id": ""}, {**changed[0], "image_id": "p/", "vehicle_id": "p"}]
+    changed += [{**changed[0], "image_id": "p/q/r", "vehicle_id": "p/q"}]
+    parquet.write_table(type(table).from_pylist(changed, table.schema), shard)
+    workspace = Workspace(tmp_path / "again", create=True)
+    summary = import_.run(workspace, ImportConfig(source=first), QUIET)
+    assert summary.reasons == {"bad_name": 1, "malformed_line": 2, "no_identity": 1}
+    images = {image.image_id: image.path for image in workspace.records("import", ImageRecord)}
+    assert images[changed[0]["image_id"]] == "a.png"
+    assert [images[row["image_id"]] for row in changed[1:3]] == [
+        f"images/{row['image_id']}.png" for row in changed[1:3]
+    ]
+    assert summary.kept == 13
+
+
+def test_cameras_that_are_numbers_are_taken_as_text(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    for shard in sorted((first / "data").glob("*.parquet")):
+        table = parquet.read_table(shard)
+        numbers = pyarrow.array(range(table.num_rows), pyarrow.int64())
+        parquet.write_table(table.set_column(table.schema.get_field_index("camera_id"), "camera_id", numbers), shard)
+    workspace = Workspace(tmp_path / "again", create=True)
+    assert import_.run(workspace, ImportConfig(source=first), QUIET).rejected == 0
+    assert {image.camera_id for image in workspace.records("import", ImageRecord)} >= {"0", "1"}
 
 
 def test_a_shard_that_is_cut_off_is_one_sentence(whole, tmp_path: Path) -> None:
