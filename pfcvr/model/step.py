@@ -105,7 +105,7 @@ def start_processes(settings: ComputeSettings) -> Accelerator:
         cpu=torch_device(settings) == "cpu",
         mixed_precision="no",  # accelerate keeps it for the life of the process; ``TrainingStep`` casts by itself
         kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )
