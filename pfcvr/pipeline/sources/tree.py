@@ -30,7 +30,10 @@ def walk_images(root: Path) -> Iterator[FoundImage | Rejected]:
             with os.scandir(root / folder) as entries:
                 for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
-                    found = _classify(root, path, entry)
+                    try:
+                        found = _classify(root, path, entry)
+                    except OSError as error:
+                        found = _unreachable(path, error)
                     if isinstance(found, str):
                         folders.append(found)
                     elif found is not None:
@@ -56,6 +59,15 @@ def _classify(root: Path, path: str, entry: os.DirEntry[str]) -> FoundImage | Re
         return _bad_name(path)
     # A link that dangles or leaves the root is refused, with its reason, when the image is opened.
     return FoundImage(path, entry.stat(follow_symlinks=False).st_size)
+
+
+def _unreachable(path: str, error: OSError) -> Rejected | None:
+    """A link in a circle or into a locked folder, or a file that has just gone; of no interest unless an image."""
+    if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES:
+        return None
+    if not is_plain_name(path):
+        return _bad_name(path)
+    return _reject(path, "missing_file", f"what is there under this name cannot be reached: {error.strerror}")
 
 
 def is_plain_name(name: str) -> bool:

@@ -197,3 +197,16 @@ def test_ids_as_text_and_as_numbers_and_a_split_with_a_blank_are_understood(inta
     assert intake.run_import().kept == 2
     assert {image.vehicle_id for image in intake.images().values()} == {"7"}
     assert [image.source_split for image in intake.images().values()] == ["train", "test"]
+
+
+def test_a_link_in_a_circle_costs_only_itself(intake) -> None:
+    names = [f"00001/{number:06d}" for number in range(20)]
+    intake.pictures(*names)
+    folder = intake.root / "images/00001"
+    for number in range(5):  # folders are listed in no fixed order, so one link might happen to come last
+        (folder / f"circle{number}.jpg").symlink_to(f"circle{number}.jpg")
+    (folder / "circle").symlink_to("circle")
+    summary = intake.run_import(format="folder")
+    assert sorted(intake.images()) == names
+    assert summary.reasons == {"missing_file": 5}
+    assert intake.rejected()["images/00001/circle0.jpg"][0] == "missing_file"
