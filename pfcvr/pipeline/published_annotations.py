@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pfcvr.config import GridConfig
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.exporters import ExportFacts
-from pfcvr.records import SPLITS, PatchGrid, Source, Split
+from pfcvr.records import PARTS, SPLITS, PatchGrid, Source, Split
 
 FOUND_BY = ("path", "bytes", "dhash")
 NEEDED = ("image_id", "vehicle_id", "captions", "part_grid", "sha256", "width", "height", *FOUND_BY)
@@ -49,15 +51,25 @@ class PublishedAnnotations:
         return ExportFacts(tuple(sources), recipe, has_parts=grid is not None, vehicle_ids=())
 
     def rows(self) -> Iterator[tuple[Split, dict[str, Any]]]:
-        """Every row with its split, in the order published; raises SourceError for a shard that is damaged."""
+        """Every row with its split, in the order published; raises SourceError for a shard that is damaged.
+
+        An export is in order of the image_id within a split; so no image comes twice.
+        """
+        grid = self._manifest.get("grid") or GridConfig().model_dump()
+        cells = (len(PARTS), grid["rows"], grid["cols"])
+        last: dict[Split, str] = {}
         for split, path in self._shards:
             with _opened(path) as shard:
                 missing = [name for name in NEEDED if name not in shard.schema_arrow.names]
                 if missing:
                     raise SourceError(f"{path}: has no column {', '.join(missing)}; expected {EXPECTED}")
                 for batch in shard.iter_batches(batch_size=ROWS_AT_A_TIME):
-                    for row in batch.to_pylist():
-                        _check(row, path)
+                    for row in _rows_of(batch, path):
+                        _check(row, path, cells)
+                        if row["image_id"] <= last.get(split, ""):
+                            what = f"image {row['image_id']!r} comes twice or out of order"
+                            raise SourceError(f"{path}: {what}; get the annotations anew")
+                        last[split] = row["image_id"]
                         yield split, row
 
     def total(self) -> int:
@@ -81,20 +93,46 @@ def _opened(path: Path) -> Iterator[Any]:
         raise SourceError(f"{path}: cannot be read as Parquet ({error}); get the annotations anew") from None
 
 
-def _check(row: dict[str, Any], path: Path) -> None:
-    """Raise SourceError unless the row has what it takes to find its image and to describe it."""
+def _rows_of(batch: Any, path: Path) -> list[dict[str, Any]]:
+    """The rows of an Arrow batch; the column type of patch grids refuses grids of another shape in its own way."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, TypeError):
+        raise SourceError(
+            f"{path}: rows lack their captions or grid, or have them in another shape; get the annotations anew"
+        ) from None
+    return rows
+
+
+def _check(row: dict[str, Any], path: Path, cells: tuple[int, ...]) -> None:
+    """Raise SourceError unless the row has what it takes to find its image and to describe it.
+
+    ``cells`` is the shape of its patch grid.
+    """
     whole = (
         all(isinstance(row[name], str) and row[name] for name in ("image_id", "vehicle_id", "path"))
         and all(isinstance(row[name], int) for name in ("bytes", "width", "height"))
         and HASH.fullmatch(row["sha256"] or "") is not None
         and (row["dhash"] is None or DIFFERENCE_HASH.fullmatch(row["dhash"]) is not None)
+        and row["image_id"].startswith(f"{row['vehicle_id']}/")
         and bool(row["captions"])
+        and all(row["captions"])
+        and _is_grid(row["part_grid"], cells)
     )
     if not whole:
         raise SourceError(
-            f"{path}: the row of image {row['image_id']!r} lacks its name, hash, size or captions; "
+            f"{path}: the row of image {row['image_id']!r} lacks its name, hash, size, captions or grid; "
             "get the annotations anew"
         )
+
+
+def _is_grid(grid: Any, cells: tuple[int, ...]) -> bool:
+    """Whether ``grid`` is a nested list of that shape, of 0 and 1."""
+    try:
+        values = np.asarray(grid)
+    except ValueError:
+        return False
+    return values.shape == cells and bool(np.isin(values, (0, 1)).all())
 
 
 def _manifest(path: Path) -> dict[str, Any]:

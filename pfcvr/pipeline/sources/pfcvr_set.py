@@ -69,7 +69,7 @@ def local_rows(source: Path) -> Iterator[tuple[str, Row]]:
                 for batch in shard.iter_batches(batch_size=ROWS_AT_A_TIME):
                     for row in batch.to_pylist():
                         yield split, row
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
             what = " ".join(str(error).split())[:120]
             raise SourceError(f"{path}: cannot be read as Parquet ({what}); get the file anew") from None
 

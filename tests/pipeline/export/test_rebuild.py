@@ -184,6 +184,38 @@ def test_annotations_that_are_none_or_damaged_are_one_sentence(whole, published,
     table = parquet.read_table(shard)
     place = table.schema.get_field_index("path")
     parquet.write_table(table.set_column(place, "path", [[None] * len(table)]), shard)
-    with pytest.raises(SourceError, match="the row of image '.*' lacks its name, hash, size or captions"):
+    with pytest.raises(SourceError, match="the row of image '.*' lacks its name, hash, size, captions or grid"):
         join(published, whole.source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"part_grid": [[[1, 2]]]}, "captions or grid"),
+        ({"part_grid": None}, "captions or grid"),
+        ({"captions": [None]}, "captions or grid"),
+        ({"vehicle_id": "another"}, "captions or grid"),
+        ({"image_id": "00000/000000", "vehicle_id": "00000"}, "comes twice or out of order"),
+    ],
+)
+def test_row_that_no_export_writes_is_one_sentence_and_no_data_set(
+    whole, published, tmp_path, changes: dict, sentence: str
+) -> None:
+    shard = next((published / "data").glob("train-*.parquet"))
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    rows[1] |= changes
+    parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
+    with pytest.raises(SourceError, match=sentence):
+        join(published, whole.source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:
+    shard = next((published / "data").glob("train-*.parquet"))
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    parquet.write_table(type(table).from_pylist([*rows[:2], rows[1], *rows[2:]], table.schema), shard)
+    with pytest.raises(SourceError, match="comes twice or out of order"):
+        join(published, whole.source, tmp_path / "out")

@@ -210,3 +210,12 @@ def test_a_link_in_a_circle_costs_only_itself(intake) -> None:
     assert sorted(intake.images()) == names
     assert summary.reasons == {"missing_file": 5}
     assert intake.rejected()["images/00001/circle0.jpg"][0] == "missing_file"
+
+
+def test_a_list_cut_off_in_its_first_entry_does_not_make_its_image_folder_a_vehicle(intake) -> None:
+    intake.picture("image/a.jpg")
+    intake.picture("image/b.jpg")
+    intake.write("rows.json", "[" + as_json_with_parts("a.jpg", 1)[:60])
+    with pytest.raises(SourceError, match="no known layout here"):
+        intake.run_import()
+    assert intake.run_import(format="folder").kept == 2
