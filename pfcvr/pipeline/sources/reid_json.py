@@ -56,7 +56,7 @@ class ReidJson:
         if len(files) != 1:
             found = f"{len(files)} such files ({', '.join(path.name for path in files)})" if files else "no such file"
             raise SourceError(f"{source}: expected {EXPECTED}, found {found}; give the file itself as the source")
-        (path,) = files
+        path = files[0].resolve()
         rows = CaptionedImages(path, self.naming(path))
         notes: dict[str, Any] = {
             "captions_file": path.name,

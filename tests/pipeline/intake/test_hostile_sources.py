@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -219,3 +220,13 @@ def test_a_list_cut_off_in_its_first_entry_does_not_make_its_image_folder_a_vehi
     with pytest.raises(SourceError, match="no known layout here"):
         intake.run_import()
     assert intake.run_import(format="folder").kept == 2
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_source_named_by_a_relative_path_is_read_like_any_other(intake, name: str, monkeypatch) -> None:
+    write_source(intake, NAMED[name])
+    monkeypatch.chdir(intake.root.parent)
+    summary = intake.run_import(source=Path(intake.root.name))
+    assert summary.kept == 1
+    assert summary.notes["recognised"].startswith(f"{name}: ")
+    assert summary.notes["sources"][0]["root"] == str(intake.root.resolve())
