@@ -65,6 +65,8 @@ def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> Stage
     files: list[dict[str, Any]] = manifest.notes["files"] if manifest is not None else []
     before = next((known for known in files if known["sha256"] == file.sha256), None)
     if before is not None and before.get("images") == images and not options.overwrite:
+        if before["added"] + before["replaced"] + before["unchanged"] == 0:
+            raise NothingKept(_nothing(config.file, before))
         return _summary(before, already_done=True)
     with (
         disk_full_stops(f"{workspace.root}: stage '{STAGE}'"),

@@ -116,6 +116,8 @@ def test_file_whose_every_edit_disagrees_is_refused_and_still_listed(whole) -> N
         merged(whole, "b.jsonl", lines(i1="A grey van."))
     assert [row.subject for row in whole.workspace.rejected("merge")] == ["b.jsonl:00001/000001"]
     assert captions(whole)["00001/000001"] == ("A white van.",)
+    with pytest.raises(NothingKept, match="not one edit was taken"):
+        merged(whole, "b.jsonl", (whole.source / "b.jsonl").read_text())
 
 
 def test_same_file_again_does_nothing(whole) -> None:
