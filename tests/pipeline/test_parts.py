@@ -269,7 +269,7 @@ def test_missing_file_is_refused_and_so_is_none_at_all(cars, tmp_path) -> None:
         run_parts(cars, tmp_path / "nowhere.json")
     with pytest.raises(SourceError, match="is a folder without a part mask .* or the COCO file itself"):
         run_parts(cars, tmp_path)
-    with pytest.raises(UsageError, match="needs a COCO file or a folder of MVP masks, since .*; give it with --annotations"):
+    with pytest.raises(UsageError, match=r"needs a COCO file or a folder of MVP masks, since .* with --annotations"):
         parts.run(cars.workspace, PartsConfig(), QUIET)
 
 
