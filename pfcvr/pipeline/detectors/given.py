@@ -1,4 +1,4 @@
-"""``--detector import``: parts that are known already, from a COCO file, a folder of MVP masks, or the source itself."""
+"""``--detector import``: known parts, from a COCO file, a folder of MVP masks, or the source itself."""
 
 import hashlib
 import sqlite3
