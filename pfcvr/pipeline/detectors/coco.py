@@ -18,11 +18,11 @@ from pfcvr.pipeline.detectors.coco_file import CocoFile
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, instance_of, part_named
 from pfcvr.pipeline.image_names import ImageNames
 from pfcvr.pipeline.pictures import Found, Picture
+from pfcvr.pipeline.problem_rows import problem_rows
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ImageRecord, PartInstance, Rejected
 from pfcvr.store import Workspace
 
-PAGE_ROWS = 500
 TABLES = """
 CREATE TABLE use (id TEXT PRIMARY KEY, uses INTEGER) WITHOUT ROWID;
 CREATE TABLE instance (image_id TEXT, number INTEGER, body TEXT, PRIMARY KEY (image_id, number)) WITHOUT ROWID;
@@ -72,15 +72,7 @@ class CocoDetector:
 
     def rejected(self) -> Iterator[Rejected]:
         """One row for every image and annotation of the file that cannot be used, in the order they were found."""
-        query, last = "SELECT number, subject, reason, detail FROM problem WHERE number > ? ORDER BY number LIMIT ?", 0
-        while True:
-            with self._lock:
-                page = self._db.execute(query, (last, PAGE_ROWS)).fetchall()
-            for _, subject, reason, detail in page:
-                yield Rejected(stage="parts", subject=subject, reason=reason, detail=detail)
-            if len(page) < PAGE_ROWS:
-                return
-            last = page[-1][0]
+        return problem_rows(self._db, self._lock, "parts")
 
     def close(self) -> None:
         self._db.close()

@@ -13,11 +13,11 @@ from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.detectors import Detector
 from pfcvr.pipeline.detectors.coco import CocoDetector
 from pfcvr.pipeline.pictures import Found, Picture
+from pfcvr.pipeline.problem_rows import problem_rows
 from pfcvr.pipeline.sources.part_readers import READERS, GivenParts, read_mask_folder
 from pfcvr.records import PartInstance, PatchGrid, Rejected
 from pfcvr.store import Workspace
 
-PAGE_ROWS = 500
 TABLES = """
 CREATE TABLE image (image_id TEXT PRIMARY KEY, grid TEXT) WITHOUT ROWID;
 CREATE TABLE instance (image_id TEXT, number INTEGER, body TEXT, PRIMARY KEY (image_id, number)) WITHOUT ROWID;
@@ -68,15 +68,7 @@ class SourceParts:
 
     def rejected(self) -> Iterator[Rejected]:
         """One row for every part file and part that cannot be used."""
-        query, last = "SELECT number, subject, reason, detail FROM problem WHERE number > ? ORDER BY number LIMIT ?", 0
-        while True:
-            with self._lock:
-                page = self._db.execute(query, (last, PAGE_ROWS)).fetchall()
-            for _, subject, reason, detail in page:
-                yield Rejected(stage="parts", subject=subject, reason=reason, detail=detail)
-            if len(page) < PAGE_ROWS:
-                return
-            last = page[-1][0]
+        return problem_rows(self._db, self._lock, "parts")
 
     def close(self) -> None:
         self._db.close()
