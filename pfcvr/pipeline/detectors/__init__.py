@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from pfcvr.backends import BackendTable
-from pfcvr.config import PartsConfig
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.records import Rejected
-from pfcvr.store import Workspace
 
 
 class Detector(Protocol):
@@ -41,15 +39,7 @@ class Detector(Protocol):
         """Free what was opened. A call of ``detect`` at work in another thread may then end by StageStopped."""
 
 
-class DetectorFactory(Protocol):
-    """What an entry of DETECTORS points to; raises UsageError, BackendError, CheckpointError or SourceError.
-
-    Large weights are read with the first picture, so that a finished stage is known as such without them.
-    """
-
-    def __call__(self, workspace: Workspace, config: PartsConfig) -> Detector: ...
-
-
+# Large weights are read with the first picture, so that a finished stage is known as such without them.
 DETECTORS: BackendTable = {
     "import": ("pfcvr.pipeline.detectors.given:known_parts", None),
     "grounding-dino": ("pfcvr.pipeline.detectors.grounding_dino:GroundingDinoDetector", "parts"),

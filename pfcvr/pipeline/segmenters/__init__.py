@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pfcvr.backends import BackendTable
-from pfcvr.config import PartsConfig
 from pfcvr.pipeline.pictures import Found, Picture
 
 
@@ -31,15 +30,6 @@ class Segmenter(Protocol):
 
     def close(self) -> None:
         """Free what was opened."""
-
-
-class SegmenterFactory(Protocol):
-    """What an entry of SEGMENTERS points to; raises UsageError, BackendError or CheckpointError.
-
-    Large weights are read with the first picture, so that a finished stage is known as such without them.
-    """
-
-    def __call__(self, config: PartsConfig) -> Segmenter: ...
 
 
 SEGMENTERS: BackendTable = {
