@@ -1,18 +1,17 @@
 """Which rows of a running stage are done and where their lines lie, in memory that does not grow with their number."""
 
-import sqlite3
 from collections.abc import Iterator
+
+from pfcvr.scratch import temporary_tables
 
 
 class RowIndex:
     """Keys with the byte offset of their line, kept in a temporary SQLite file that vanishes when closed."""
 
     def __init__(self) -> None:
-        # An empty name makes SQLite spill to an unnamed temporary file once its small page cache is full.
-        self._rows = sqlite3.connect("", isolation_level=None)
-        self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("CREATE TABLE row (key TEXT PRIMARY KEY, place INTEGER, rejected INTEGER) WITHOUT ROWID")
-        self._rows.execute("BEGIN")
+        self._rows = temporary_tables(
+            "CREATE TABLE row (key TEXT PRIMARY KEY, place INTEGER, rejected INTEGER) WITHOUT ROWID"
+        )
 
     def add(self, key: str, offset: int, rejected: bool) -> None:
         """Remember that ``key`` is done; a later line of the same key replaces an earlier one."""

@@ -6,7 +6,6 @@ When only the images differ from then, ``--overwrite`` keeps the results of unch
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,10 +14,15 @@ from typing import Any
 from pfcvr.files import atomic_write, canonical_json, write_json
 from pfcvr.jsonl import parse_line, record_line, whole_lines
 from pfcvr.records import Record, Rejected
+from pfcvr.scratch import temporary_tables
 from pfcvr.stage_plan import Row, StagePlan
 
 IMAGES_INPUTS = frozenset({"import", "select"})
 DIGESTS = "rows.jsonl"
+TABLES = """
+CREATE TABLE old (key TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID;
+CREATE TABLE same (key TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
 
 
 def only_images_differ(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -40,10 +44,7 @@ def keep_unchanged(folder: Path, parts: Iterable[str], running: str, plan: Stage
 
     ``parts`` are its sealed files, ``running`` the file that an unfinished stage appends to. The manifest goes last.
     """
-    with closing(sqlite3.connect("", isolation_level=None)) as rows:
-        rows.execute("CREATE TABLE old (key TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID")
-        rows.execute("CREATE TABLE same (key TEXT PRIMARY KEY) WITHOUT ROWID")
-        rows.execute("BEGIN")
+    with closing(temporary_tables(TABLES)) as rows:
         old = (tuple(json.loads(line)) for _, line in whole_lines(folder / DIGESTS))
         rows.executemany("INSERT OR REPLACE INTO old VALUES (?, ?)", old)
         same = "INSERT OR IGNORE INTO same SELECT key FROM old WHERE key = ? AND digest = ?"

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcvr.pipeline.audit.table import WORD, temporary_tables
+from pfcvr.pipeline.audit.table import WORD
 from pfcvr.records import ImageRecord
+from pfcvr.scratch import temporary_tables
 
 MOST_COMPARED = 16_384
 DIMENSIONS = 1024

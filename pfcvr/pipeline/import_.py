@@ -1,7 +1,6 @@
 """Stage ``import``: every readable image of a source, hashed, measured and named; the rest with its reason."""
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer
 from pfcvr.pipeline.sources.published import counts_text
 from pfcvr.records import ImageRecord, Rejected
+from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, read_draft, run_stage
 from pfcvr.store import Workspace
 
@@ -158,9 +158,7 @@ def _written(workspace: Workspace) -> Iterator[ImageRecord]:
 
 def _same_bytes(images: Iterable[ImageRecord]) -> dict[str, Any]:
     """Files that occur under several vehicles: one of them must be wrong. Their number, and the first ones."""
-    with closing(sqlite3.connect("", isolation_level=None)) as found:
-        found.execute("CREATE TABLE image (sha256 TEXT, vehicle_id TEXT, image_id TEXT)")
-        found.execute("BEGIN")
+    with closing(temporary_tables("CREATE TABLE image (sha256 TEXT, vehicle_id TEXT, image_id TEXT)")) as found:
         found.executemany(
             "INSERT INTO image VALUES (?, ?, ?)", ((image.sha256, image.vehicle_id, image.image_id) for image in images)
         )

@@ -1,7 +1,6 @@
 """Found parts beside the key points that VeRi-776 brings along: on how many of them lies a part of their kind."""
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -10,6 +9,7 @@ from typing import Any
 
 from pfcvr.pipeline.sources.key_points import key_point_files, read_key_points
 from pfcvr.records import PARTS, ImageParts, ImageRecord
+from pfcvr.scratch import temporary_tables
 from pfcvr.store import Workspace
 
 MARGIN = 0.05  # of the longer side: corners of a roof lie on the edge of its box
@@ -28,9 +28,7 @@ def key_point_agreement(
     if not files:
         return {}
     visible, hit = Counter[str](), Counter[str]()
-    with closing(sqlite3.connect("", isolation_level=None)) as known:
-        known.execute("CREATE TABLE image (stem TEXT PRIMARY KEY, points TEXT) WITHOUT ROWID")
-        known.execute("BEGIN")
+    with closing(temporary_tables("CREATE TABLE image (stem TEXT PRIMARY KEY, points TEXT) WITHOUT ROWID")) as known:
         lines = (own for path in files for own in read_key_points(path) if own is not None)
         rows = ((PurePosixPath(own.path).stem, json.dumps(own.points)) for own in lines)
         known.executemany("INSERT OR IGNORE INTO image VALUES (?, ?)", rows)

@@ -20,11 +20,11 @@ from pfcvr.config import MergeConfig
 from pfcvr.errors import NothingKept
 from pfcvr.files import atomic_write, disk_full_stops, sha256_file, sha256_json, sync_folder, write_json
 from pfcvr.jsonl import record_line
-from pfcvr.pipeline.audit.table import temporary_tables
 from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.edit_files import EDIT_READERS, EditFile, EditReader
 from pfcvr.pipeline.edit_files.recognise import recognise
 from pfcvr.records import HumanCaption, HumanEdit, HumanParts, Rejected
+from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Manifest, SealedFile, Workspace
 

@@ -5,12 +5,12 @@ Copies lie differently: ``images/00012/000345.jpg``, ``images_part03/00012/00034
 """
 
 import hashlib
-import sqlite3
 from pathlib import Path, PurePosixPath
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
+from pfcvr.scratch import temporary_tables
 
 MOST_CANDIDATES = 16
 
@@ -22,11 +22,9 @@ class OwnCopy:
         if not root.is_dir():
             raise SourceError(f"{root}: no such folder; give the root of your copy of the images")
         self._root = root.resolve()
-        # An empty name makes SQLite spill to an unnamed temporary file once its small page cache is full.
-        self._files = sqlite3.connect("", isolation_level=None)
-        self._files.execute("PRAGMA journal_mode = OFF")
-        self._files.execute("CREATE TABLE file (path TEXT PRIMARY KEY, size INTEGER, stem TEXT, placed TEXT)")
-        self._files.execute("BEGIN")
+        self._files = temporary_tables(
+            "CREATE TABLE file (path TEXT PRIMARY KEY, size INTEGER, stem TEXT, placed TEXT)"
+        )
         for found in walk_images(self._root):
             if isinstance(found, FoundImage):
                 path = PurePosixPath(found.path)

@@ -4,7 +4,6 @@ A vehicle has one color and one type, so of captions that disagree some are wron
 or because the image shows another vehicle.
 """
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -12,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from pfcvr.pipeline.audit.table import temporary_tables
 from pfcvr.records import Attribute, Caption, ImageKeyed, ImageRecord, Text
+from pfcvr.scratch import temporary_tables
 
 COMPARED: tuple[Attribute, ...] = ("color", "type")
 
@@ -42,7 +41,7 @@ class Agreement:
     """Collects what captions say of color and type, on disk; ``doubts`` compares it."""
 
     def __init__(self) -> None:
-        self._rows: sqlite3.Connection = temporary_tables(
+        self._rows = temporary_tables(
             "CREATE TABLE said (vehicle TEXT, attribute TEXT, image_id TEXT, value TEXT, source TEXT)"
         )
 

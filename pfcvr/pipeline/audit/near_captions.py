@@ -6,7 +6,6 @@ so that a million captions take one pass and a table on disk.
 """
 
 import hashlib
-import sqlite3
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcvr.pipeline.audit import Finding, Tally
-from pfcvr.pipeline.audit.table import WORD, temporary_tables
+from pfcvr.pipeline.audit.table import WORD
 from pfcvr.records import Caption, ImageRecord
+from pfcvr.scratch import temporary_tables
 
 ALIKE = 0.8
 BANDS, ROWS = 10, 6  # finds 95 % of the pairs at 0.8 and 99.9 % at 0.9; compares 15 % of those at 0.5 in vain
@@ -45,7 +45,7 @@ class NearCaptions:
     """Collects captions on disk; ``finding`` compares them."""
 
     def __init__(self) -> None:
-        self._rows: sqlite3.Connection = temporary_tables(TABLES)
+        self._rows = temporary_tables(TABLES)
         self._texts = 0
 
     def add(self, image: ImageRecord, caption: Caption) -> None:

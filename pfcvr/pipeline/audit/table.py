@@ -2,22 +2,13 @@
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 from pfcvr.pipeline.joined import JoinedImage
+from pfcvr.scratch import temporary_tables
 
 WORD = re.compile(r"\w+")
-
-
-def temporary_tables(script: str) -> sqlite3.Connection:
-    """Tables that ``script`` creates in an unnamed file, gone when the connection is closed or the process ends."""
-    rows = sqlite3.connect("", isolation_level=None)
-    rows.execute("PRAGMA journal_mode = OFF")
-    rows.executescript(script)
-    rows.execute("BEGIN")
-    return rows
 
 
 class AuditTable:

@@ -1,7 +1,6 @@
 """Captions that already exist in a file, written by people or by another tool."""
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ATTRIBUTES, PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
+from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
@@ -43,10 +43,7 @@ class ImportCaptioner(ReadyCaptions):
         self.inputs = {"captions": sha256}
         self._origin = CaptionOrigin(captioner="import", file=plain_text(path.name), file_sha256=sha256)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.executescript(TABLES)
-        self._db.execute("BEGIN")
+        self._db = temporary_tables(TABLES, across_threads=True)
         self._read(path, names, _selected(workspace))
         (self.rejected_count,) = self._db.execute("SELECT count(*) FROM problem").fetchone()
 

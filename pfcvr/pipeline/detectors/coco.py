@@ -4,7 +4,6 @@ Polygons, compressed and plain run lengths, and boxes alone are taken. Whatever 
 with the place in the file; the other annotations of the image stay.
 """
 
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.problem_rows import problem_rows
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ImageRecord, PartInstance, Rejected
+from pfcvr.scratch import temporary_tables
 from pfcvr.store import Workspace
 
 TABLES = """
@@ -46,11 +46,7 @@ class CocoDetector:
         self.settings = {"annotations": plain_text(path.name)}
         self._file = plain_text(path.name)
         self._lock = threading.Lock()
-        # An empty name makes SQLite spill to an unnamed temporary file once its small page cache is full.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.executescript(TABLES)
-        self._db.execute("BEGIN")
+        self._db = temporary_tables(TABLES, across_threads=True)
         try:
             content = CocoFile(path, self._db)
             self.inputs = {"annotations": sha256_file(path)}

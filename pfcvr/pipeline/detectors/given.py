@@ -1,7 +1,6 @@
 """``--detector import``: known parts, from a COCO file, a folder of MVP masks, or the source itself."""
 
 import hashlib
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.problem_rows import problem_rows
 from pfcvr.pipeline.sources.part_readers import READERS, GivenParts, read_mask_folder
 from pfcvr.records import PartInstance, PatchGrid, Rejected
+from pfcvr.scratch import temporary_tables
 from pfcvr.store import Workspace
 
 TABLES = """
@@ -44,10 +44,7 @@ class SourceParts:
     def __init__(self, workspace: Workspace, config: PartsConfig) -> None:
         self._shape = config.grid.rows, config.grid.cols
         self._lock = threading.Lock()
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.executescript(TABLES)
-        self._db.execute("BEGIN")
+        self._db = temporary_tables(TABLES, across_threads=True)
         digest = hashlib.sha256()
         try:
             for given in _given(workspace, config):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from pfcvr.pipeline.sources.published import published_counts
 from pfcvr.pipeline.sources.terms import read_terms, terms_files
 from pfcvr.pipeline.sources.tree import FoundImage
 from pfcvr.records import SPLITS, Rejected
+from pfcvr.scratch import temporary_tables
 
 EXAMPLES = 5
 COLUMNS = tuple(field.name for field in fields(SourceImage))
@@ -33,10 +33,7 @@ class ImageTable:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.executescript(TABLES)
-        self._db.execute("BEGIN")
+        self._db = temporary_tables(TABLES)
 
     def add_files(self, found: Iterable[FoundImage | Rejected]) -> None:
         """What lies below the root, so that files in no list and names in another letter case are noticed."""

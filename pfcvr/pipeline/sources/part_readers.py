@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pfcvr.pipeline.sources.reid_json import image_place
 from pfcvr.pipeline.sources.t2i import part_file
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 from pfcvr.records import PARTS, ImageRecord, Part, PartInstance, PatchGrid
+from pfcvr.scratch import temporary_tables
 
 CELLS = 24  # a side of the grid of the released sets: 384 / 16 (formats, section 4.4)
 PROBLEM = tuple[str, str, str]
@@ -56,9 +56,7 @@ class PartReader(Protocol):
 
 def read_part_files(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:
     """The per-image part files that a released T2I-VeRI or T2I-VeRW names under ``boxes`` (formats, section 4.3)."""
-    with closing(sqlite3.connect("", isolation_level=None)) as named:
-        named.execute("CREATE TABLE file (image TEXT PRIMARY KEY, boxes TEXT) WITHOUT ROWID")
-        named.execute("BEGIN")
+    with closing(temporary_tables("CREATE TABLE file (image TEXT PRIMARY KEY, boxes TEXT) WITHOUT ROWID")) as named:
         for row in read_caption_rows(root / str(notes["captions_file"])):
             boxes = part_file(row) if isinstance(row, CaptionRow) else None
             if boxes is not None and isinstance(row, CaptionRow):
@@ -83,9 +81,7 @@ def read_mask_folder(root: Path, notes: dict[str, Any], images: Iterable[ImageRe
 
 def read_exported_parts(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:
     """``parts.jsonl`` of an unpacked data set: instances, and the patch grid as it was."""
-    with closing(sqlite3.connect("", isolation_level=None)) as kept:
-        kept.execute("CREATE TABLE line (image_id TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID")
-        kept.execute("BEGIN")
+    with closing(temporary_tables("CREATE TABLE line (image_id TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID")) as kept:
         with (root / PARTS_FILE).open(encoding="utf-8") as file:
             for line in file:
                 kept.execute("INSERT OR IGNORE INTO line VALUES (?, ?)", (json.loads(line)["image_id"], line))

@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
 
 from pfcvr.pipeline.sources import SourceImage
 from pfcvr.pipeline.sources.tree import FoundImage
 from pfcvr.pipeline.sources.veri_wild_lists import InfoLine, ListLine
 from pfcvr.records import Rejected
+from pfcvr.scratch import temporary_tables
 
 TABLES = """
 CREATE TABLE file (path TEXT PRIMARY KEY, size INTEGER, in_images INTEGER, stem TEXT, image_id TEXT);
@@ -48,10 +48,7 @@ class VeriWildIndex:
     """Fill with ``add_*``, then ``resolve`` once, then ask."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.executescript(TABLES)
-        self._db.execute("BEGIN")
+        self._db = temporary_tables(TABLES)
 
     def add_files(self, found: Iterable[FoundImage | Rejected]) -> None:
         for file in found:
