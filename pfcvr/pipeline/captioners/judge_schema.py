@@ -1,10 +1,10 @@
 """The part of JSON Schema that caption prompts may use: checked when a prompt is loaded, applied to every answer.
 
 Servers enforce more of JSON Schema than this, and silently ignore what they do not know; a keyword that nobody here
-could check is therefore refused.
+could check is therefore refused. Patterns are those of RE2, which takes linear time: one that backtracks could hold up
+a run for ever.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,10 +80,28 @@ def _string_problems(schema: dict[str, Any], path: str) -> Iterator[tuple[str, s
         value = schema.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             yield f"{path}.{name}", "has to be a whole number from 0"
+    pattern = schema.get("pattern", "")
+    if not isinstance(pattern, str):
+        yield f"{path}.pattern", "has to be a text"
+        return
     try:
-        re.compile(schema.get("pattern", ""))
-    except (re.error, TypeError):
-        yield f"{path}.pattern", "is no regular expression"
+        has_match(pattern, "")
+    except ValueError as error:
+        why = str(error).removeprefix("Invalid regular expression: ")[:80]
+        yield (
+            f"{path}.pattern",
+            f"is no regular expression of RE2, which knows no look-around or back references ({why})",
+        )
+
+
+def has_match(pattern: str, text: str) -> bool:
+    """Whether ``pattern`` matches anywhere in ``text``, in time linear in it; raises ValueError for no RE2 pattern."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    # A model may write half a surrogate pair, which is no text to RE2.
+    whole = text.encode(errors="replace").decode()
+    return bool(compute.match_substring_regex(pyarrow.scalar(whole, pyarrow.string()), pattern).as_py())
 
 
 def answer_problem(schema: dict[str, Any], value: Any, path: str = "the answer") -> str | None:
@@ -112,6 +130,6 @@ def _text_problem(schema: dict[str, Any], value: Any, path: str) -> str | None:
         return f"{path} has {len(value)} characters, fewer than {schema['minLength']}"
     if len(value) > schema.get("maxLength", len(value)):
         return f"{path} has {len(value)} characters, more than {schema['maxLength']}"
-    if "pattern" in schema and re.search(schema["pattern"], value) is None:
+    if "pattern" in schema and not has_match(schema["pattern"], value):
         return f"{path} does not match the pattern {schema['pattern']}"
     return None

@@ -288,3 +288,24 @@ def test_every_reason_is_explained_in_the_documentation() -> None:
     reasons = [reason for kind in get_args(Reason) for reason in get_args(kind)]
     assert len(reasons) >= 15
     assert [reason for reason in reasons if f"`{reason}`" not in explained] == []
+
+
+def with_pattern(pattern: str) -> Any:
+    schema = {"type": "object", "properties": {"caption": {"type": "string", "pattern": pattern}}}
+    return replace(JSON, json_schema=schema | {"required": ["caption"], "additionalProperties": False})
+
+
+def test_a_caption_has_to_match_the_pattern_of_the_prompt_somewhere() -> None:
+    assert isinstance(judge(Answer(json.dumps({"caption": GOOD})), with_pattern(r"\bsunroof\b.+windows\.$")), Judged)
+    for text in (GOOD + " It is seen at night.", "\ud800" * 30, ""):
+        verdict = judge(Answer(json.dumps({"caption": text})), with_pattern(r"windows\.$"))
+        assert isinstance(verdict, Refusal)
+        assert (verdict.reason, verdict.detail) == ("schema_mismatch", r"caption does not match the pattern windows\.$")
+
+
+def test_a_pattern_that_would_backtrack_for_ever_judges_as_soon_as_any_other() -> None:
+    words = " ".join(["sunroof"] * 2000)
+    for pattern in (r"^(\w+\s?)+\.$", r"^(([a-z])+.)+[A-Z]$", "(.*)*(.*)*(.*)*0$"):
+        verdict = judge(Answer(json.dumps({"caption": words})), with_pattern(pattern))
+        assert isinstance(verdict, Refusal)
+        assert verdict.reason == "schema_mismatch"
