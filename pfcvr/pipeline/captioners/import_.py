@@ -12,18 +12,18 @@ from pfcvr.files import sha256_file
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
 from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
+from pfcvr.pipeline.problem_rows import problem_rows
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import ATTRIBUTES, PARTS, Caption, CaptionOrigin, ImageRecord, Rejected, Selected
 from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-PAGE_ROWS = 500
 DETAIL_CHARACTERS = 500
 TABLES = """
 CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT,
                    PRIMARY KEY (image_id, number));
-CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
+CREATE TABLE problem (number INTEGER PRIMARY KEY, subject TEXT, reason TEXT, detail TEXT);
 """
 
 
@@ -67,16 +67,7 @@ class ImportCaptioner(ReadyCaptions):
 
     def rejected(self) -> Iterator[Rejected]:
         """One row per line of the file that names no image of the workspace or holds a bad text."""
-        query = "SELECT * FROM problem WHERE subject > ? ORDER BY subject LIMIT ?"
-        last = ""
-        while True:
-            with self._lock:
-                page = self._db.execute(query, (last, PAGE_ROWS)).fetchall()
-            for subject, reason, detail in page:
-                yield Rejected(stage="caption", subject=subject, reason=reason, detail=detail)
-            if len(page) < PAGE_ROWS:
-                return
-            last = page[-1][0]
+        return problem_rows(self._db, self._lock, "caption")
 
     def close(self) -> None:
         self._db.close()
@@ -99,9 +90,8 @@ class ImportCaptioner(ReadyCaptions):
             self._db.execute("INSERT INTO text VALUES (?, ?, ?, ?, ?)", values)
 
     def _refuse(self, place: str, reason: str, detail: str) -> None:
-        self._db.execute(
-            "INSERT INTO problem VALUES (?, ?, ?)", (place, reason, plain_text(detail)[:DETAIL_CHARACTERS])
-        )
+        values = (place, reason, plain_text(detail)[:DETAIL_CHARACTERS])
+        self._db.execute("INSERT INTO problem (subject, reason, detail) VALUES (?, ?, ?)", values)
 
 
 def _file_of_source(workspace: Workspace) -> Path:
