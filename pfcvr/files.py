@@ -64,16 +64,16 @@ def process_lock(path: Path, doing: str) -> Iterator[None]:
 
     A POSIX record lock dies with its process and is not inherited by children.
     """
-    with path.open("a+") as file:
+    with path.open("ab+", buffering=0) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode().strip() or "unknown"
             raise LockedError(f"{path.parent}: process {holder} is {doing}; wait for it or stop it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with disk_full_stops(str(path.parent)):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
         file.truncate(0)
 

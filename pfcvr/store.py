@@ -87,9 +87,10 @@ class Workspace:
             raise WorkspaceError(
                 f"{self.root}: exists and is not a pfcvr workspace; give a new or empty folder with -w"
             )
-        self.root.mkdir(parents=True, exist_ok=True)
-        with self.lock(), disk_full_stops(f"{self.root}: new workspace"):
-            write_json(marker, {"pfcvr_workspace": WORKSPACE_VERSION})
+        with disk_full_stops(f"{self.root}: new workspace"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                write_json(marker, {"pfcvr_workspace": WORKSPACE_VERSION})
 
     def folder(self, stage: str) -> Path:
         return self.root / stage

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one sentence an error, one JSON object, documented commands."""
 
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pfcvr.cli import data_app, model_app, run
+from pfcvr.pipeline.sources.folder import Folder
 from pfcvr.row_index import RowIndex
 
 ROOT = Path(__file__).parent.parent
@@ -92,10 +94,11 @@ def test_a_disk_without_room_for_anything_is_one_sentence_and_the_same_command_w
     program = "import resource, sys; from pfcvr.cli import data_main\n"
     program += "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()),) * 2); data_main()"
     command = [sys.executable, "-c", program, "import", str(tmp_path), "-w", str(tmp_path / "ws")]
-    for room in ("0", "8"):
+    for room in ("0", "8", "500", "8192"):
         full = subprocess.run([*command, room], check=False, capture_output=True, text=True)
         assert full.returncode == 1
-        assert re.fullmatch("error: .*; free some space and run the same command .*\n", full.stderr)
+        place = re.escape(str(tmp_path / "ws"))
+        assert re.fullmatch(f"error: {place}.*; free some space and run the same command .*\n", full.stderr)
     assert subprocess.run([*command, str(1 << 30)], check=False, capture_output=True).returncode == 0
 
 
@@ -116,6 +119,22 @@ def test_a_full_disk_for_temporary_files_is_one_sentence_and_the_same_command_co
     assert (code, err) == (1, "")
     assert json.loads(out)["error"]["message"].startswith("the disk for temporary files is full; free some space")
     assert run_cli(*command)[0] == 0
+
+
+def test_a_disk_that_fills_up_while_a_data_set_is_unpacked_is_named(
+    run_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images" / "1").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "1" / "1.png")
+
+    def read(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Folder, "read", read)
+    work = str(tmp_path / "ws")
+    sentence = f"{work}: stage 'import': the disk is full; free some space and run the same command to continue"
+    command = ("pfcvr-data", "import", str(tmp_path), "-w", work, "--format", "folder")
+    assert run_cli(*command) == (1, "", f"error: {sentence}\n")
 
 
 def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ Kept in ``import/files.sqlite``, a cache: without it, everything is read again.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pfcvr.errors import StageStopped
 from pfcvr.pipeline.images import ImageFacts, inspect_image
 
 TABLES = """
@@ -25,17 +26,32 @@ EXAMPLES = 5
 
 
 class FileFacts:
-    """The cache in ``path``; a damaged one is begun anew. Threads may share it."""
+    """The cache in ``path``; a damaged one is begun anew. Threads may share it.
+
+    Whatever writes it raises StageStopped where the disk takes no more.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.Lock()
         self._uncommitted = 0
         try:
             self._db = self._open(path)
         except sqlite3.DatabaseError:
             path.unlink(missing_ok=True)
-            self._db = self._open(path)
+            with self._writing():
+                self._db = self._open(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StageStopped(
+                f"{self._path}: what was read of the images cannot be kept ({error}); free some space and run the same "
+                "command to continue"
+            ) from error
 
     def _open(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, check_same_thread=False)
@@ -51,7 +67,7 @@ class FileFacts:
         if known is not None and state is not None and known[0] == state:
             return ImageFacts(*known[1:])
         facts = inspect_image(path)
-        with self._lock:
+        with self._lock, self._writing():
             values = (str(path), state, facts.sha256, facts.width, facts.height)
             self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?, ?, ?, ?)", values)
             self._uncommitted += 1
@@ -85,9 +101,10 @@ class FileFacts:
             vanished, examples = self._difference("last", "present")
             joined = "present JOIN last USING (image_id) WHERE present.sha256 <> last.sha256"
             (changed,) = self._db.execute(f"SELECT count(*) FROM {joined}").fetchone()
-            self._db.execute("DELETE FROM last")
-            self._db.execute("INSERT INTO last SELECT * FROM present")
-            self._db.commit()
+            with self._writing():
+                self._db.execute("DELETE FROM last")
+                self._db.execute("INSERT INTO last SELECT * FROM present")
+                self._db.commit()
         return {"added": added, "changed": changed, "vanished": vanished, "examples": examples} if known else {}
 
     def _fill(self, table: str, images: Iterable[tuple[str, str]]) -> None:

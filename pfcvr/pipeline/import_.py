@@ -10,7 +10,7 @@ from typing import Any
 
 from pfcvr.config import ImportConfig
 from pfcvr.errors import SealedError, SourceError
-from pfcvr.files import atomic_write, canonical_json
+from pfcvr.files import atomic_write, canonical_json, disk_full_stops
 from pfcvr.jsonl import read_records
 from pfcvr.pipeline.file_facts import FileFacts
 from pfcvr.pipeline.images import UnreadableImage, path_inside
@@ -38,6 +38,11 @@ def run(workspace: Workspace, config: ImportConfig, options: RunOptions) -> Stag
     Raises SourceError when nothing is recognised, or with ``strict`` when anything at all is out of order, SealedError
     when images of the last import are gone from the source; else as ``run_stage`` does.
     """
+    with disk_full_stops(f"{workspace.root}: stage 'import'"):
+        return _import(workspace, config, options)
+
+
+def _import(workspace: Workspace, config: ImportConfig, options: RunOptions) -> StageSummary:
     layout, importer, why = choose_importer(config.source, config.format)
     listing = importer.read(config.source, workspace.root / UNPACKED)
     facts = FileFacts(workspace.folder("import") / "files.sqlite")
