@@ -73,6 +73,7 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
     """The manifest if nothing is to be done; otherwise clears the way for a run and returns None."""
     folder = workspace.folder(plan.name)
     manifest = workspace.manifest(plan.name)
+    _check_retry(folder, manifest, options.retry)
     found = manifest.fingerprint if manifest is not None else read_draft(folder).get("fingerprint")
     if found is not None and found != plan.fingerprint:
         has_work = manifest is not None or kept_so_far(folder) > 0
@@ -91,14 +92,26 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
         _clear(folder)
         return None
     if manifest is not None and options.retry is not None:
-        if options.retry not in manifest.reasons:
-            known = ", ".join(sorted(manifest.reasons)) or "nothing was rejected"
-            raise UsageError(f"{folder}: no row was rejected for '{options.retry}'; reasons here: {known}")
         _reopen(folder, manifest)
         return None
     if manifest is not None:
         _remove_working_files(folder)
     return manifest
+
+
+def _check_retry(folder: Path, manifest: Manifest | None, reason: str | None) -> None:
+    """Raise UsageError for a ``reason`` that no row of the stage was rejected for, nor taken up again for before."""
+    if reason is None:
+        return
+    if manifest is not None:
+        reasons = set(manifest.reasons)
+    else:
+        reasons = {*rejected_reasons(folder), *read_draft(folder).get("retried", ())}
+    if reason not in reasons:
+        known = (
+            f"{', '.join(sorted(reasons))}; give one of them" if reasons else "nothing was rejected; leave --retry out"
+        )
+        raise UsageError(f"{folder}: no row was rejected for '{reason}'; reasons here: {known}")
 
 
 def _is_altered(workspace: Workspace, manifest: Manifest) -> bool:
@@ -163,7 +176,10 @@ def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
 
 
 def read_draft(folder: Path) -> dict[str, Any]:
-    """What an unfinished stage is being made from, ``fingerprint`` and ``total``; empty when there is none."""
+    """What an unfinished stage is being made from, ``fingerprint`` and ``total``; empty when there is none.
+
+    ``retried`` lists reasons whose rows were taken up again, so that the command that did so can be run again.
+    """
     path = folder / "draft.json"
     try:
         draft = json.loads(path.read_bytes())
@@ -223,6 +239,9 @@ class _Run(Generic[Row]):
     def _drop_retried(self) -> None:
         if self._options.retry is None:
             return
+        draft = read_draft(self._folder)
+        draft["retried"] = sorted({*draft.get("retried", ()), self._options.retry})
+        write_json(self._folder / "draft.json", draft)
         path = self._folder / "rejected.jsonl"
         with atomic_write(path) as file:
             for _, line in whole_lines(path):
