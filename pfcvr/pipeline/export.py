@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pfcvr import __version__
 from pfcvr.backends import load_backend
 from pfcvr.config import ExportConfig
 from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import canonical_json, disk_full_stops
 from pfcvr.jsonl import read_records, record_line
+from pfcvr.pipeline.dataset_manifest import DATASET_VERSION, manifest_head
 from pfcvr.pipeline.exporters import EXPORTERS, Exporter, ExportFacts, ExportItem, Refusal
 from pfcvr.pipeline.joined import (
     JoinedImage,
@@ -33,7 +33,6 @@ from pfcvr.records import SPLITS, PatchGrid, Rejected, VehicleSplit
 from pfcvr.stage import RunOptions
 from pfcvr.store import STAGES, Manifest, Workspace
 
-DATASET_VERSION = 2
 LEFT_OUT = "left_out.jsonl"
 OF_ONE_ROW = {"finish_reason", "prompt_tokens", "completion_tokens", "seed"}
 HAVE_PARTS = {"parts", "merge"}
@@ -148,19 +147,9 @@ class _Export:
                 f"{self._config.out}: nothing to export ({top}); put the image files back or run "
                 f"pfcvr-data caption -w {self._workspace.root} again, then export"
             )
-        rejected = self._reasons.total()
+        grid = self._grid(facts) if facts.has_parts else None
         return {
-            "dataset_version": DATASET_VERSION,
-            "pfcvr_version": __version__,
-            "format": self._config.format,
-            "books": {
-                "rows_in": self._kept + rejected,
-                "kept": self._kept,
-                "rejected": rejected,
-                "reasons": dict(sorted(self._reasons.items())),
-            },
-            "sources": [source.model_dump(exclude={"root"}) for source in facts.sources],
-            "grid": self._grid(facts) if facts.has_parts else None,
+            **manifest_head(self._config.format, self._kept, self._reasons, facts.sources, grid),
             "made_by": [{"images": count, **json.loads(made_by)} for made_by, count in sorted(self._origins.items())],
             "stages": {name: _stage_facts(manifest) for name, manifest in self._manifests.items()},
             **written,

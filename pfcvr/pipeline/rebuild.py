@@ -15,15 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from pfcvr import __version__
 from pfcvr.config import RebuildConfig
 from pfcvr.errors import NothingKept
-from pfcvr.files import disk_full_stops, sha256_file
-from pfcvr.pipeline.export import DATASET_VERSION
-from pfcvr.pipeline.exporters import ExportFacts
-from pfcvr.pipeline.exporters.card import dataset_card
+from pfcvr.files import disk_full_stops
+from pfcvr.pipeline.dataset_manifest import DATASET_VERSION, manifest_head
 from pfcvr.pipeline.exporters.hf import features
-from pfcvr.pipeline.exporters.shards import ParquetSplits
+from pfcvr.pipeline.exporters.table import write_table
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.own_copy import OwnCopy
@@ -112,32 +109,18 @@ class _Rebuild:
     def fill(self, folder: Path) -> dict[str, Any]:
         """Write everything but the manifest into ``folder`` and return the manifest's content."""
         facts = self._annotations.facts(self._config.images)
-        with closing(ParquetSplits(folder / "data", features(facts).arrow_schema)) as splits:
-            for split, row, size in self._rows(folder):
-                splits.add(split, row, size)
+        written = write_table(self._rows(folder), features(facts), facts, folder)
         if self._kept == 0:
             raise NothingKept(
                 f"{self._config.images}: no image fits the annotations ({_counted(self._statuses)}); give the root of "
                 "the collection that they name, or take pictures that only look the same with --accept-reencoded"
             )
-        counts, files = splits.counts.as_dict(), splits.verified()
-        (folder / "README.md").write_text(dataset_card(facts, counts), encoding="utf-8")
-        files["README.md"] = folder / "README.md"
+        grid = facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None
         return {
-            "dataset_version": DATASET_VERSION,
-            "pfcvr_version": __version__,
-            "format": "hf",
-            "books": {
-                "rows_in": self._statuses.total(),
-                "kept": self._kept,
-                "rejected": self._reasons.total(),
-                "reasons": dict(sorted(self._reasons.items())),
-            },
+            **manifest_head("hf", self._kept, self._reasons, facts.sources, grid),
             "statuses": {status: self._statuses[status] for status in STATUSES},
             "copy_sha256": self._copy.listing_sha256(),
-            **_published(facts),
-            "splits": counts,
-            "files": {name: sha256_file(path) for name, path in files.items()},
+            **written,
         }
 
     def _rows(self, folder: Path) -> Iterator[tuple[Split, dict[str, Any], int]]:
@@ -208,13 +191,6 @@ def _joined(row: dict[str, Any], pixels: bytes) -> dict[str, Any]:
         **known,
         "part_grid": np.array(row["part_grid"], np.uint8),
         "sha256": hashlib.sha256(pixels).hexdigest(),
-    }
-
-
-def _published(facts: ExportFacts) -> dict[str, Any]:
-    return {
-        "sources": [source.model_dump(exclude={"root"}) for source in facts.sources],
-        "grid": facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None,
     }
 
 

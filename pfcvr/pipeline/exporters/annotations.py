@@ -5,20 +5,19 @@ The columns of ``hf`` without ``image``, and what finds an image in somebody's o
 """
 
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pfcvr.config import ExportConfig
 from pfcvr.files import sha256_file, write_json
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
-from pfcvr.pipeline.exporters.card import dataset_card
 from pfcvr.pipeline.exporters.rows import annotation_columns, annotation_row
 from pfcvr.pipeline.exporters.schema import row_schema
-from pfcvr.pipeline.exporters.shards import ParquetSplits
+from pfcvr.pipeline.exporters.table import write_table
 from pfcvr.pipeline.joined import JoinedImage
 from pfcvr.pipeline.perceptual import difference_hash
 
+SCHEMA = "schema.json"
 BYTES_OF_A_ROW = 20_000  # about; only decides where a shard ends
 
 
@@ -36,14 +35,10 @@ class AnnotationsExporter:
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
         """Shards, their schema as JSON Schema, and a card with the terms; every row is read back."""
-        with closing(ParquetSplits(folder / "data", features(facts).arrow_schema)) as splits:
-            for item in items:
-                splits.add(item.split, row_of(item, facts), BYTES_OF_A_ROW)
-        counts, files = splits.counts.as_dict(), splits.verified()
-        (folder / "README.md").write_text(dataset_card(facts, counts, with_images=False), encoding="utf-8")
-        write_json(folder / "schema.json", row_schema(facts.grid.rows, facts.grid.cols))
-        files |= {name: folder / name for name in ("README.md", "schema.json")}
-        return {"splits": counts, "files": {name: sha256_file(path) for name, path in files.items()}}
+        rows = ((item.split, row_of(item, facts), BYTES_OF_A_ROW) for item in items)
+        written = write_table(rows, features(facts), facts, folder)
+        write_json(folder / SCHEMA, row_schema(facts.grid.rows, facts.grid.cols))
+        return {**written, "files": {**written["files"], SCHEMA: sha256_file(folder / SCHEMA)}}
 
 
 def features(facts: ExportFacts) -> Any:

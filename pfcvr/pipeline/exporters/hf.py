@@ -4,16 +4,13 @@ One row per image, in order of image_id within a split. The same rows give the s
 """
 
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pfcvr.config import ExportConfig
-from pfcvr.files import sha256_file
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
-from pfcvr.pipeline.exporters.card import dataset_card
 from pfcvr.pipeline.exporters.rows import annotation_columns, annotation_row
-from pfcvr.pipeline.exporters.shards import ParquetSplits
+from pfcvr.pipeline.exporters.table import write_table
 from pfcvr.pipeline.joined import JoinedImage
 
 
@@ -31,13 +28,8 @@ class HfExporter:
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
         """Shards, data set card and the counts and hashes of them; every row is read back and compared."""
-        with closing(ParquetSplits(folder / "data", features(facts).arrow_schema)) as splits:
-            for item in items:
-                splits.add(item.split, row_of(item, facts), len(item.pixels))
-        counts, files = splits.counts.as_dict(), splits.verified()
-        (folder / "README.md").write_text(dataset_card(facts, counts), encoding="utf-8")
-        hashes = {name: sha256_file(path) for name, path in files.items()}
-        return {"splits": counts, "files": hashes | {"README.md": sha256_file(folder / "README.md")}}
+        rows = ((item.split, row_of(item, facts), len(item.pixels)) for item in items)
+        return write_table(rows, features(facts), facts, folder)
 
 
 def features(facts: ExportFacts) -> Any:
