@@ -115,12 +115,7 @@ class ChatCaptioner:
         self._workspace, self._config, self._options, self._source = workspace, config, options, source
         self._model = model
         self._prompt = load_prompt(config.prompt)
-        self._depends_on: dict[str, Any] = {
-            "model": model,
-            **source.depends_on,
-            "prompt_sha256": self._prompt.sha256,
-            "image": config.image.model_dump(mode="json"),
-        }
+        self._depends_on = _dependencies(config, source, self._prompt, model)
         self.settings = {"prompt": self._prompt.label, **self._depends_on, "seed": config.seed}
         self.inputs: dict[str, str] = {}
         self.workers = config.concurrency + min(config.concurrency, MOST_PREPARED)
@@ -282,6 +277,32 @@ class ChatCaptioner:
         if kept_answers:
             tell(f"{kept_answers:,} answers are kept from before; those that fit are taken and cost nothing")
         return Meter(to_do, self._config.concurrency, tell)
+
+
+def sealed_model(workspace: Workspace, config: CaptionConfig, source: AnswerSource) -> str | None:
+    """The model of the captions that were sealed under all other settings of ``config``, None where there are none."""
+    manifest = workspace.manifest("caption")
+    sealed = manifest.settings if manifest is not None else {}
+    if "model" not in sealed:
+        return None
+    prompt, model = load_prompt(config.prompt), str(sealed["model"])
+    needed = {
+        "captioner": source.captioner,
+        "prompt": prompt.label,
+        **_dependencies(config, source, prompt, model),
+        "seed": config.seed,
+    }
+    return model if sealed == needed else None
+
+
+def _dependencies(config: CaptionConfig, source: AnswerSource, prompt: Prompt, model: str) -> dict[str, Any]:
+    """What all answers of a run depend on, whatever the image."""
+    return {
+        "model": model,
+        **source.depends_on,
+        "prompt_sha256": prompt.sha256,
+        "image": config.image.model_dump(mode="json"),
+    }
 
 
 @dataclass

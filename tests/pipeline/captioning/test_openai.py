@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pfcvr.cli import data_app, run
-from pfcvr.errors import NothingKept, ServerError, StageStopped, UsageError, WorkspaceError
+from pfcvr.errors import NothingKept, SealedError, ServerError, StageStopped, UsageError, WorkspaceError
 from pfcvr.pipeline.captioners import openai_
 from pfcvr.pipeline.captioners.chat_client import ChatClient, ClientSettings, Retries
 from pfcvr.pipeline.captioners.chat_request import chat_body
@@ -78,6 +78,19 @@ def test_a_sealed_stage_needs_no_server(pictures, start) -> None:
     captioning.run(server, model="tiny-vl")
     server.die()
     assert captioning.run(server, model="tiny-vl").already_done
+
+
+def test_a_sealed_stage_whose_model_was_never_named_needs_no_server_either(pictures, start) -> None:
+    captioning, server = pictures(2), start()
+    captioning.run(server)
+    server.die()
+    assert captioning.run(server).already_done
+    assert captioning.run(server, OVERWRITE).already_done
+    for changes in ({"seed": 3}, {"prompt": "vehicle-text"}, {"image": {"jpeg_quality": 80}}):
+        with pytest.raises(ServerError, match="no server answers there"):
+            captioning.run(server, OVERWRITE, **changes)
+    with pytest.raises(SealedError, match=r"seed \(0 before, 3 now\)"):
+        captioning.run(start(), seed=3)
 
 
 def test_a_bad_answer_is_followed_by_another_question_and_rejected_after_three(pictures, start) -> None:
