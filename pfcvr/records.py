@@ -23,9 +23,12 @@ BoxXyxy = tuple[float, float, float, float]
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, an unknown field is an error, ``key`` names the row inside its stage."""
+    """Base of all records: immutable, an unknown field is an error, ``key`` names the row inside its stage.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Numbers are finite: JSON has no others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @property
     def key(self) -> str:

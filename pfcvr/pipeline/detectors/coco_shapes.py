@@ -1,13 +1,22 @@
-"""One COCO annotation as a part instance: its category, box, score and mask, each checked before it is believed."""
+"""One annotation, of COCO or of our own form, as a part instance: each field checked before it is believed."""
 
 import math
 from typing import Any
+
+from pydantic import ValidationError
 
 from pfcvr import geometry
 from pfcvr.records import PARTS, BoxXyxy, Part, PartInstance, Rle
 
 PART_OF_NAME: dict[str, Part] = {
     name: part for part in PARTS for name in (part, part.removesuffix("s"), f"{part.removesuffix('s')}s")
+}
+
+REASON_OF_FIELD = {
+    "part": "unknown_category",
+    "box_xyxy": "malformed_box",
+    "score": "malformed_score",
+    "mask": "malformed_mask",
 }
 
 
@@ -44,6 +53,32 @@ def instance_of(annotation: dict[str, Any], part: Part, height: int, width: int)
     except BadAnnotation:
         box = geometry.mask_box(mask)
     return PartInstance(part=part, box_xyxy=box, score=score, mask=mask)
+
+
+def known_instance(own: Any, height: int, width: int) -> PartInstance:
+    """``own``, the fields of a PartInstance, on an image of ``height`` x ``width`` pixels; raises BadAnnotation.
+
+    Fields that are None are left out. The box is cut to the image.
+    """
+    if not isinstance(own, dict):
+        raise BadAnnotation("malformed_annotation", "a part is an object with part, box_xyxy, score and mask")
+    try:
+        instance = PartInstance.model_validate({name: value for name, value in own.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        detail = f"{field} {own.get(field)!r:.80}: {first['msg']}"
+        raise BadAnnotation(REASON_OF_FIELD.get(field, "malformed_annotation"), detail) from None
+    x0, y0, x1, y1 = instance.box_xyxy
+    if x0 >= x1 or y0 >= y1:
+        raise BadAnnotation("malformed_box", f"box_xyxy {instance.box_xyxy} has no positive size")
+    box = _inside(instance.box_xyxy, height, width)
+    if instance.mask is not None:
+        try:
+            _runs(instance.mask.model_dump(mode="json"), height, width)
+        except ValueError as error:
+            raise BadAnnotation("malformed_mask", str(error)) from None
+    return instance.model_copy(update={"box_xyxy": box})
 
 
 def score_of(value: Any) -> float:

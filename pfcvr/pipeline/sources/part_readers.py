@@ -14,7 +14,7 @@ from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
-from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, part_named, score_of
+from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance, part_named, score_of
 from pfcvr.pipeline.images import DAMAGED, UnreadableImage, path_inside
 from pfcvr.pipeline.sources.mvp import MASK_SUFFIX
 from pfcvr.pipeline.sources.pfcvr_set import PARTS_FILE
@@ -152,9 +152,8 @@ def _drawn(part: Part, cells: NDArray[np.bool_], score: float, image: ImageRecor
     columns = ((np.arange(image.width) + 0.5) * CELLS / image.width).astype(int)
     mask = cells[np.ix_(rows, columns)]
     found, places = np.nonzero(cells)
-    step_y, step_x = image.height / CELLS, image.width / CELLS
-    box = (places.min() * step_x, found.min() * step_y, (places.max() + 1) * step_x, (found.max() + 1) * step_y)
-    x0, y0, x1, y1 = map(float, box)
+    x0, x1 = (float(column * image.width / CELLS) for column in (places.min(), places.max() + 1))
+    y0, y1 = (float(row * image.height / CELLS) for row in (found.min(), found.max() + 1))
     rle = geometry.encode_mask(mask) if mask.any() else None
     return PartInstance(part=part, box_xyxy=(x0, y0, x1, y1), score=score, mask=rle)
 
@@ -183,22 +182,33 @@ def _mask_picture(root: Path, path: str, image: ImageRecord) -> GivenParts:
 
 def _exported(line: str, image: ImageRecord) -> GivenParts:
     row = json.loads(line)
-    digest = hashlib.sha256(line.encode()).digest()
-    try:
-        instances = tuple(PartInstance.model_validate(_without_nulls(own)) for own in row["parts"] or ())
-        array = np.array(row["part_grid"] or [], dtype=np.uint8)
-    except ValueError as error:
-        what = " ".join(str(error).split())[:120]
-        return _nothing(image, (image.image_id, "malformed_annotation", f"the parts of the row are damaged: {what}"))
+    listed = row["parts"] or []
+    instances: list[PartInstance] = []
+    problems: list[PROBLEM] = []
+    for number, own in enumerate(listed if isinstance(listed, list) else [listed], start=1):
+        try:
+            instances.append(known_instance(own, image.height, image.width))
+        except BadAnnotation as problem:
+            problems.append((f"part {number}", problem.reason, problem.detail))
     grid = None
-    if array.ndim == 3 and array.shape[0] == len(PARTS):
-        packed = {part: np.packbits(array[n]).tobytes().hex() for n, part in enumerate(PARTS) if array[n].any()}
-        grid = PatchGrid(rows=array.shape[1], cols=array.shape[2], coverage=0, rule="given", cells=packed)
-    return GivenParts(image.image_id, instances, grid, (), digest)
+    if row["part_grid"]:
+        grid = _exported_grid(row["part_grid"])
+        if grid is None:
+            problems.append(("part_grid", "malformed_grid", f"not {len(PARTS)} x rows x cols of 0 and 1"))
+    digest = hashlib.sha256(line.encode()).digest()
+    return GivenParts(image.image_id, tuple(instances), grid, tuple(problems), digest)
 
 
-def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None}
+def _exported_grid(cells: Any) -> PatchGrid | None:
+    """``cells`` as a patch grid; None where they are none."""
+    try:
+        array = np.array(cells)
+    except ValueError:
+        return None
+    if array.ndim != 3 or array.shape[0] != len(PARTS) or not array.size or not np.isin(array, (0, 1)).all():
+        return None
+    packed = {part: np.packbits(own != 0).tobytes().hex() for part, own in zip(PARTS, array, strict=True) if own.any()}
+    return PatchGrid(rows=array.shape[1], cols=array.shape[2], coverage=0, rule="given", cells=packed)
 
 
 def _nothing(image: ImageRecord, problem: PROBLEM) -> GivenParts:

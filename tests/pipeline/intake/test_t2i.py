@@ -214,3 +214,20 @@ def test_a_file_name_that_begins_with_another_number_keeps_the_identity_of_its_r
     released.write(NAME, json.dumps([ROWS[0] | {"id": 77}, ROWS[1]]))
     released.run_import()
     assert list(released.images()) == ["00013/000020", "77/00012_000011"]
+
+
+def test_a_cell_or_score_of_a_part_file_that_is_no_number_costs_its_part_alone(released) -> None:
+    strange = [[float("nan"), *WHEELS[0][1:]], *WHEELS[1:]]
+    entries = [
+        {"category": "roof", "mask": strange},
+        {"category": "doors", "mask": LIGHTS, "score": float("inf")},
+        {"category": "wheels", "mask": WHEELS},
+    ]
+    released.write("boxes/00013_000020.json", json.dumps(entries))
+    released.run_import()
+    assert run_parts(released).kept == 2
+    assert {row.subject: row.reason for row in released.workspace.rejected("parts")} == {
+        "00013/000020:boxes/00013_000020.json:item 1": "malformed_mask",
+        "00013/000020:boxes/00013_000020.json:item 2": "malformed_score",
+    }
+    assert [one.part for one in part_records(released)["00013/000020"].instances] == ["wheels"]
