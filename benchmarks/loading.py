@@ -2,11 +2,12 @@
 
 Ours is what training does: bytes out of the data set, decode, resize, joint augmentation of image and masks, part
 grids, words masked, a batch of tensors with uint8 pixels. Plain reads the same JPEG files from a folder, decodes and
-resizes them with the same two functions and stacks them, uint8 too, and nothing else. Both go through a loader with the
-same workers and batches, taking turns; the best of each counts. ``ratio`` is of images a second, ``cpu_ratio`` of
-processor time, workers included, which a busy machine changes less. What ours does once before the first batch, reading
-where the parts of every image are, is timed apart. Images are JPEG noise of changing smoothness with three part masks
-and three part boxes each, in the sizes of vehicle crops.
+resizes them and stacks them, uint8 too, and nothing else: once with our own two functions (``plain``), once with
+Pillow, as the loaders of the field's released code do (``pillow``: bilinear, torchvision's ``Resize`` on a picture).
+All go through a loader with the same workers and batches, taking turns; the best of each counts. A ratio is of images a
+second, a cpu_ratio of processor time, workers included, which a busy machine changes less. What ours does once before
+the first batch, reading where the parts of every image are, is timed apart. Images are JPEG noise of changing
+smoothness with three part masks and three part boxes each, in the sizes of vehicle crops.
 
 python benchmarks/loading.py [--images 256] [--size 384] [--workers 2] [--repeats 5] [--json]
 """
@@ -26,6 +27,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,18 +43,32 @@ SIDES = (200, 500)
 """Shortest and longest side of an image, px."""
 
 
+Decoded = NDArray[np.uint8]
+
+
+def plain(file: Path, size: tuple[int, int]) -> Decoded:
+    """The pixels of ``file`` in ``size`` by the functions that the training loader uses."""
+    return stretch(np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB), dtype=np.uint8), size)
+
+
+def pillow(file: Path, size: tuple[int, int]) -> Decoded:
+    """The pixels of ``file`` in ``size`` by Pillow."""
+    with Image.open(file) as image:
+        resized = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
 class PlainFiles(Dataset[torch.Tensor]):
     """Files decoded and resized, and nothing else."""
 
-    def __init__(self, files: list[Path], size: tuple[int, int]) -> None:
-        self._files, self._size = files, size
+    def __init__(self, files: list[Path], size: tuple[int, int], read: Callable[[Path, tuple[int, int]], Decoded]):
+        self._files, self._size, self._read = files, size, read
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        image = np.asarray(cv2.imread(str(self._files[row]), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
-        return torch.from_numpy(stretch(image, self._size))
+        return torch.from_numpy(self._read(self._files[row], self._size))
 
 
 def picture(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
@@ -116,7 +132,7 @@ def seconds(loader: Callable[[], DataLoader[Any]]) -> tuple[float, float]:
 
 
 def measure(rows: Rows, files: list[Path], size: int, workers: int, repeats: int) -> dict[str, float]:
-    """Images a second of both, the quotients, and what reading the parts of an image once takes."""
+    """Images a second of all three, the quotients, and what reading the parts of an image once takes."""
     recipe = Recipe.model_validate({"model": {"image_size": (size, size)}})
     pairs = TrainPairs(rows, clip_tokenizer(recipe.model.text_length), recipe, 0.5, seed=0)
     batches = len(pairs) // BATCH
@@ -127,23 +143,31 @@ def measure(rows: Rows, files: list[Path], size: int, workers: int, repeats: int
     def ours() -> DataLoader[Any]:
         return train_loader(pairs, EpochBatches(len(pairs), BATCH, batches, seed=0), workers)
 
-    def plain() -> DataLoader[Any]:
+    def bare(read: Callable[[Path, tuple[int, int]], Decoded]) -> DataLoader[Any]:
         settle = partial(settle_worker, os.getpid()) if workers else None
         items = next(iter(EpochBatches(len(pairs), batches * BATCH, 1, seed=0)))
         order = [item // (len(pairs) // len(files)) for _, item in items]
-        return DataLoader(
-            PlainFiles(files, (size, size)), BATCH, sampler=order, num_workers=workers, worker_init_fn=settle
-        )
+        data = PlainFiles(files, (size, size), read)
+        return DataLoader(data, BATCH, sampler=order, num_workers=workers, worker_init_fn=settle)
 
-    best = {"ours": (float("inf"), float("inf")), "plain": (float("inf"), float("inf"))}
+    loaders: dict[str, Callable[[], DataLoader[Any]]] = {
+        "plain": partial(bare, plain),
+        "pillow": partial(bare, pillow),
+        "ours": ours,
+    }
+    best = dict.fromkeys(loaders, (float("inf"), float("inf")))
     for _ in range(repeats):
-        for name, loader in (("plain", plain), ("ours", ours)):
+        for name, loader in loaders.items():
             elapsed, of_processors = seconds(loader)
             best[name] = min(best[name][0], elapsed), min(best[name][1], of_processors)
     images = (batches - 1) * BATCH
-    rates = {f"{name}_per_second": images / elapsed for name, (elapsed, _) in best.items()}
-    ratios = {name: best["plain"][kind] / best["ours"][kind] for kind, name in enumerate(("ratio", "cpu_ratio"))}
-    return {**rates, **ratios, "parts_ms_per_image": 1000 * reading / len(rows)}
+    result = {f"{name}_per_second": images / elapsed for name, (elapsed, _) in best.items()}
+    for name in ("plain", "pillow"):
+        result |= {
+            f"{name}_ratio": best[name][0] / best["ours"][0],
+            f"{name}_cpu_ratio": best[name][1] / best["ours"][1],
+        }
+    return result | {"parts_ms_per_image": 1000 * reading / len(rows)}
 
 
 def main() -> None:
@@ -167,8 +191,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({"images": options.images, "size": options.size, "workers": options.workers, **result}))
         return
-    print(f"ours {result['ours_per_second']:,.0f} images/s, plain {result['plain_per_second']:,.0f} images/s")
-    print(f"ratio {result['ratio']:.3f}, of processor time {result['cpu_ratio']:.3f}")
+    print(f"ours: {result['ours_per_second']:,.0f} images/s")
+    for name in ("plain", "pillow"):
+        ratio, of_processors = result[f"{name}_ratio"], result[f"{name}_cpu_ratio"]
+        rate = f"{name}: {result[f'{name}_per_second']:,.0f} images/s"
+        print(f"{rate}; ratio {ratio:.3f}, of processor time {of_processors:.3f}")
     print(f"once: {result['parts_ms_per_image']:.2f} ms an image to read its parts")
 
 

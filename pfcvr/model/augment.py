@@ -52,10 +52,13 @@ def draw_geometry(config: AugmentConfig, size: tuple[int, int], rng: np.random.G
     return Draw(size, flip, (down, right), erased)
 
 
-def framed(image: Image, size: tuple[int, int], margin: int) -> Image:
-    """``image`` [h, w, 3] stretched to ``size`` inside a black frame, ``margin`` px wide on each side."""
+def framed(image: Image, size: tuple[int, int], margin: int, out: Image | None = None) -> Image:
+    """``image`` [h, w, 3] stretched to ``size`` inside a black frame, ``margin`` px wide on each side.
+
+    It is written to ``out``, a frame made earlier, where that is given.
+    """
     rows, cols = size
-    frame = np.empty((rows + 2 * margin, cols + 2 * margin, 3), dtype=np.uint8)
+    frame = np.empty((rows + 2 * margin, cols + 2 * margin, 3), dtype=np.uint8) if out is None else out
     frame[:margin] = frame[margin + rows :] = 0
     frame[:, :margin] = frame[:, margin + cols :] = 0
     stretch(image, size, inside(frame, margin))

@@ -22,7 +22,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pfcvr.config import ModelConfig, Recipe
 from pfcvr.errors import DataError
-from pfcvr.model.augment import LOOKS, Draw, Look, apply_geometry, apply_look, draw_geometry, framed, inside, stretch
+from pfcvr.model.augment import (
+    LOOKS,
+    Draw,
+    Image,
+    Look,
+    apply_geometry,
+    apply_look,
+    draw_geometry,
+    framed,
+    inside,
+    stretch,
+)
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, identity_labels
 from pfcvr.model.part_masks import NO_PARTS, PartLayers, grids_of_shares, part_shares
@@ -65,6 +76,7 @@ class TrainPairs(Dataset[Batch]):
         self._needs_parts = part_losses + losses.part_mlm + losses.mim > 0
         self._row_of = [row for row, captions in enumerate(rows.captions) for _ in captions]
         self._layers_of_row: dict[int, PartLayers] = {}
+        self._frames: dict[int, Image] = {}
         encoded = tokenizer.encode([caption for captions in rows.captions for caption in captions])
         self._token_ids = encoded.ids
         self.truncated = int(encoded.truncated.sum())
@@ -89,7 +101,7 @@ class TrainPairs(Dataset[Batch]):
         pairs = [item // len(self._looks) for _, item in keys]
         rows = [self._row_of[pair] for pair in pairs]
         drawn = [self._drawn(*key) for key in keys]
-        images = default_collate([torch.from_numpy(self._image(item)) for item in drawn])
+        images = default_collate([torch.from_numpy(self._image(item, place)) for place, item in enumerate(drawn)])
         grids = grids_of_shares(np.stack([item.part_shares for item in drawn]), self._coverage)
         draws = torch.from_numpy(np.stack([item.draws for item in drawn]))
         ids = self._token_ids[pairs]
@@ -125,9 +137,11 @@ class TrainPairs(Dataset[Batch]):
         shares = part_shares(self._layers(row), seen, self._grid)
         return DrawnItem(row, self._looks[item % len(self._looks)], geometry, shares, draws, rng)
 
-    def _image(self, item: DrawnItem) -> UInt8[np.ndarray, "H W 3"]:
+    def _image(self, item: DrawnItem, place: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The augmented image, in memory that the next item at this ``place`` of a batch will use."""
         margin = self._augment.crop_padding
-        frame = framed(decode(self._rows, item.row), self._size, margin)
+        frame = framed(decode(self._rows, item.row), self._size, margin, out=self._frames.get(place))
+        self._frames[place] = frame  # room that is taken anew for each image costs as much as the changes made in it
         apply_look(inside(frame, margin), item.look, self._augment, item.rng)
         return apply_geometry(frame, item.geometry)
 
