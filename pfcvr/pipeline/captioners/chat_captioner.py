@@ -135,7 +135,7 @@ class ChatCaptioner:
         except RequestFailed as error:
             result = _rejected(image, error.reason, error.detail, asked.answers + error.tries)
             asked.requests.append({"tries": error.tries, "failed": error.reason})
-        session.meter.image_done()
+        session.meter.image_done(sum("seconds" in request for request in asked.requests))
         if asked.requests:
             session.telemetry.write(asked)
         return result

@@ -56,7 +56,8 @@ class Meter:
         self._first_look = max(LEAST_ANSWERS, 2 * in_flight)
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._answers = self._images_done = self._prompt_tokens = self._completion_tokens = 0
+        self._answers = self._images_done = self._answers_of_done = 0
+        self._prompt_tokens = self._completion_tokens = 0
 
     def answered(self, reply: Reply) -> None:
         """One more answer was paid for, good or bad."""
@@ -68,10 +69,11 @@ class Meter:
         if line is not None:
             self._tell(line)
 
-    def image_done(self) -> None:
-        """One more image needs no further answer."""
+    def image_done(self, answers: int) -> None:
+        """One more image needs no further answer; it took ``answers``."""
         with self._lock:
             self._images_done += 1
+            self._answers_of_done += answers
 
     def live(self) -> str:
         """Tokens a second so far; empty before the first answer."""
@@ -83,8 +85,9 @@ class Meter:
     def _measured(self) -> str:
         rate = self._answers / max(time.monotonic() - self._started, 1e-9)
         prompt, completion = self._prompt_tokens / self._answers, self._completion_tokens / self._answers
-        per_image = self._answers / max(1, self._images_done)
-        left = max(0, self._images - self._images_done) * per_image
+        # Of finished images alone: answers about the others are in, and nobody knows yet how many more they need.
+        per_image = self._answers_of_done / self._images_done if self._answers_of_done else 1.0
+        left = max(0.0, self._images * per_image - self._answers)
         return (
             f"measured over {self._answers:,} answers: {prompt:,.0f} prompt and {completion:,.0f} completion tokens "
             f"each, {rate:,.1f} answers/s; about {left:,.0f} to go: {left * prompt:,.0f} + {left * completion:,.0f} "

@@ -180,7 +180,17 @@ def test_measured_figures_are_told_once_when_the_pipe_is_full() -> None:
     meter = Meter(1000, 20, told.append)
     for _ in range(100):
         meter.answered(Reply("x", prompt_tokens=700, completion_tokens=100))
-        meter.image_done()
+        meter.image_done(1)
     (line,) = told
     assert line.startswith("measured over 40 answers: 700 prompt and 100 completion tokens each, ")
     assert "tokens/s" in meter.live()
+
+
+def test_answers_about_images_still_at_work_do_not_make_the_rest_look_dearer() -> None:
+    told: list[str] = []
+    meter = Meter(1000, 20, told.append)
+    for number in range(40):
+        meter.answered(Reply("x", prompt_tokens=700, completion_tokens=100))
+        if number in (1, 3):
+            meter.image_done(2)
+    assert "about 1,960 to go: 1,372,000 + 196,000 tokens" in told[0]
