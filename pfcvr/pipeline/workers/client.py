@@ -27,6 +27,14 @@ main(module)
 """
 
 
+class WorkerEnded(StageStopped):
+    """The worker ended while it was asked; ``how`` says by what."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"{how}; run the same command to continue")
+        self.how = how
+
+
 class Worker:
     """The worker ``module`` run by the interpreter ``python``; what it says on standard error goes to ``log``.
 
@@ -58,10 +66,10 @@ class Worker:
             raise
 
     def ask(self, images: Sequence[Path]) -> list[dict[str, Any]]:
-        """One result for each image; raises StageStopped when the worker has ended."""
+        """One result for each image; raises WorkerEnded when the worker has ended."""
         answer = self._exchange({"images": [str(path.resolve()) for path in images]})
         if answer is None:
-            raise StageStopped(f"{self._ended()}; run the same command to continue")
+            raise WorkerEnded(self._ended())
         results: list[dict[str, Any]] = answer["results"]
         return results
 

@@ -14,12 +14,14 @@ import pytest
 
 from pfcvr.config import PartsConfig, parse
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
+from pfcvr.pipeline import parts
 from pfcvr.pipeline.child_process import ChildProcess
 from pfcvr.pipeline.detectors import groundingdino
 from pfcvr.pipeline.images import UnreadableImage
 from pfcvr.pipeline.pictures import Picture
 from pfcvr.pipeline.workers.client import Worker
-from pfcvr.records import ImageRecord
+from pfcvr.records import ImageParts, ImageRecord
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 STUB = Path(__file__).parent / "stub"
@@ -172,6 +174,65 @@ def test_a_box_belongs_to_the_part_of_its_phrase(
         found.close()
     assert [(one.part, one.box_xyxy, one.score) for one in on_roof.instances] == [("roof", (0, 0, 30, 1), 0.5)]
     assert on_roof.vehicle == (0, 0, 60, 2)
+
+
+@pytest.fixture
+def fatal(
+    small: Any, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, list[str]]]:
+    """Runs the stage over five images, three at a time; returns its summary and the pictures that ended a worker."""
+    small.add_images({"00001": 3, "00002": 2})
+    monkeypatch.setattr(groundingdino, "WORKER", "stub_worker")
+    ends = tmp_path / "ends"
+    monkeypatch.setenv("STUB_ENDS", str(ends))
+
+    def run(word: str | None = None, at_most: int = 1000) -> tuple[Any, list[str]]:
+        ends.write_text("")
+        monkeypatch.setenv("STUB_ENDS_AT_MOST", str(at_most))
+        if word is None:
+            monkeypatch.delenv("STUB_FATAL", raising=False)
+        else:
+            monkeypatch.setenv("STUB_FATAL", word)
+        values = {"detector": "groundingdino", "detector_model": str(checkpoint), "segmenter": "none", "batch": 3}
+        summary = parts.run(small.workspace, PartsConfig.model_validate(values), RunOptions(quiet=True))
+        return summary, ends.read_text().splitlines()
+
+    return run
+
+
+def test_a_picture_that_ends_the_worker_each_time_is_rejected_alone(small: Any, fatal: Callable[..., Any]) -> None:
+    summary, ends = fatal("000002")
+    assert (summary.kept, summary.reasons) == (4, {"worker_ended": 1})
+    (rejected,) = small.workspace.rejected("parts")
+    assert rejected.subject == "00001/000002"
+    assert "worker 'stub_worker' was killed by signal 6" in rejected.detail
+    assert all(record.instances for record in small.workspace.records("parts", ImageParts))
+    assert ends == ["000002.png"] * 4  # twice beside others, twice alone
+
+
+def test_a_worker_that_ends_by_chance_costs_no_picture(fatal: Callable[..., Any]) -> None:
+    summary, ends = fatal("000002", at_most=1)
+    assert (summary.kept, summary.rejected, len(ends)) == (5, 0, 1)
+
+
+def test_a_worker_that_ends_over_any_picture_stops_the_run_and_blames_none(
+    small: Any, fatal: Callable[..., Any]
+) -> None:
+    with pytest.raises(StageStopped, match=r"'stub_worker' was killed by signal 6.*run the same command to continue"):
+        fatal("")
+    assert (small.workspace.folder("parts") / "rejected.jsonl").read_bytes() == b""
+    assert fatal()[0].kept == 5
+
+
+def test_a_detector_that_was_closed_starts_no_worker_again(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groundingdino, "WORKER", "stub_worker")
+    found = detector(tmp_path, checkpoint)
+    found.detect(pictures(*files(tmp_path, 30)))
+    found.close()
+    with pytest.raises(StageStopped, match="the run was ended; run the same command to continue"):
+        found.detect(pictures(*files(tmp_path, 30)))
 
 
 def test_the_original_grounding_dino_needs_its_package_its_checkpoint_and_a_packaged_configuration(
