@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> Stage
     manifest = workspace.manifest(STAGE)
     files: list[dict[str, Any]] = manifest.notes["files"] if manifest is not None else []
     before = next((known for known in files if known["sha256"] == file.sha256), None)
+    path = plain_text(str(config.file.resolve()))
+    label = _label(file.name, path, files) if before is None else str(before["file"])
     if before is not None and before.get("images") == images and not options.overwrite:
         if before["added"] + before["replaced"] + before["unchanged"] == 0:
             raise NothingKept(_nothing(config.file, before))
@@ -73,11 +76,11 @@ def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> Stage
         closing(temporary_tables(TABLES)) as tables,
     ):
         reader: EditReader = load_backend("form of edits", EDIT_READERS, form)
-        _collect(reader(workspace, file), tables)
+        _collect(reader(workspace, file), tables, file.name, label)
         renews = before is None or options.overwrite
-        outcome = _weigh(workspace, tables, file.name, options.overwrite, renews)
-        known = {"file": file.name, "sha256": file.sha256, "images": images, "form": form, "why": why}
-        entry = known | _books(tables, outcome)
+        outcome = _weigh(workspace, tables, label, options.overwrite, renews)
+        known = {"file": label, "path": path, "sha256": file.sha256, "images": images, "form": form, "why": why}
+        entry = known | _books(tables, outcome, label)
         if outcome.kept == 0 and manifest is None:
             raise NothingKept(_nothing(config.file, entry))
         _seal(workspace, tables, [other for other in files if other is not before] + [entry])
@@ -100,15 +103,23 @@ def report_text(summary: StageSummary) -> str:
     return "\n".join(lines)
 
 
-def _collect(edits: Iterator[HumanEdit | Rejected], tables: sqlite3.Connection) -> None:
+def _label(name: str, path: str, files: list[dict[str, Any]]) -> str:
+    """What the file at ``path`` is called in reports: its name, numbered where another merged file has that."""
+    paths = {known["file"]: known["path"] for known in files}
+    labels = (name if number == 1 else f"{name} ({number})" for number in count(1))
+    return next(label for label in labels if paths.get(label, path) == path)
+
+
+def _collect(edits: Iterator[HumanEdit | Rejected], tables: sqlite3.Connection, name: str, label: str) -> None:
     for row in edits:
         if isinstance(row, Rejected):
+            row = row.model_copy(update={"subject": label + row.subject.removeprefix(name)})
             tables.execute("INSERT OR REPLACE INTO problem VALUES (?, ?)", (row.subject, row.model_dump_json()))
         else:
             tables.execute("INSERT INTO edit VALUES (?, ?)", (row.image_id, row.model_dump_json()))
 
 
-def _weigh(workspace: Workspace, tables: sqlite3.Connection, name: str, overwrite: bool, renews: bool) -> Outcome:
+def _weigh(workspace: Workspace, tables: sqlite3.Connection, label: str, overwrite: bool, renews: bool) -> Outcome:
     """Lay the file's edits over the earlier ones, in the table ``edit``, which then holds the edits of both.
 
     ``renews`` says that the file was written after the images became what they are, so that its word is of their bytes.
@@ -129,8 +140,8 @@ def _weigh(workspace: Workspace, tables: sqlite3.Connection, name: str, overwrit
             kept = old
             if new is not None:
                 outcome.conflicts += 1
-                detail = f"{_disagree(old, new)} as in {_earlier_file(old, new)}; --overwrite takes {name}'s word"
-                row = Rejected(stage=STAGE, subject=f"{name}:{old.image_id}", reason=CONFLICT, detail=detail)
+                detail = f"{_disagree(old, new)} as in {_earlier_file(old, new)}; --overwrite takes {label}'s word"
+                row = Rejected(stage=STAGE, subject=f"{label}:{old.image_id}", reason=CONFLICT, detail=detail)
                 tables.execute("INSERT OR REPLACE INTO problem VALUES (?, ?)", (row.subject, row.model_dump_json()))
         tables.execute("INSERT OR REPLACE INTO edit VALUES (?, ?)", (old.image_id, kept.model_dump_json()))
     return outcome
@@ -169,7 +180,7 @@ def _same(one: HumanCaption | HumanParts | None, other: HumanCaption | HumanPart
     return one is not None and _said(one) == _said(other)
 
 
-def _books(tables: sqlite3.Connection, outcome: Outcome) -> dict[str, Any]:
+def _books(tables: sqlite3.Connection, outcome: Outcome, label: str) -> dict[str, Any]:
     """The file's rows: images edited, and what was rejected of it with the reasons."""
     problems = [Rejected.model_validate_json(body) for (body,) in tables.execute("SELECT body FROM problem ORDER BY 1")]
     conflicts = [row for row in problems if row.reason == CONFLICT]
@@ -178,7 +189,7 @@ def _books(tables: sqlite3.Connection, outcome: Outcome) -> dict[str, Any]:
         "replaced": outcome.replaced,
         "unchanged": outcome.unchanged,
         "conflicts": outcome.conflicts,
-        "conflict_examples": [row.subject.split(":", 1)[1] for row in conflicts[:EXAMPLES]],
+        "conflict_examples": [row.subject.removeprefix(f"{label}:") for row in conflicts[:EXAMPLES]],
         "reasons": dict(sorted(Counter(row.reason for row in problems).items())),
         "examples": [f"{row.subject}: {row.detail}" for row in problems[:EXAMPLES]],
     }
@@ -211,10 +222,10 @@ def _seal(workspace: Workspace, tables: sqlite3.Connection, files: list[dict[str
     sync_folder(folder)
 
 
-def _keep_other_problems(workspace: Workspace, tables: sqlite3.Connection, name: str) -> None:
+def _keep_other_problems(workspace: Workspace, tables: sqlite3.Connection, label: str) -> None:
     """Take over what was rejected of other files; what was rejected of this one before is told anew."""
     for row in workspace.rejected(STAGE):
-        if not row.subject.startswith(f"{name}:"):
+        if not row.subject.startswith(f"{label}:"):
             tables.execute("INSERT OR IGNORE INTO problem VALUES (?, ?)", (row.subject, row.model_dump_json()))
 
 

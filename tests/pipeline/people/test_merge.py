@@ -120,6 +120,23 @@ def test_file_whose_every_edit_disagrees_is_refused_and_still_listed(whole) -> N
         merged(whole, "b.jsonl", (whole.source / "b.jsonl").read_text())
 
 
+def test_problems_of_two_files_of_one_name_stand_side_by_side(whole) -> None:
+    def rejected() -> dict[str, str]:
+        return {row.subject: row.reason for row in whole.workspace.rejected("merge")}
+
+    for folder, image_id in (("li", "00001/000001"), ("wang", "00002/000004")):
+        (whole.source / folder).mkdir()
+        rows = [{"image_id": image_id, "caption": "A car."}, {"image_id": f"{folder}/9", "caption": "A van."}, "torn"]
+        summary = merged(whole, f"{folder}/fixed.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        assert summary.rejected == 2
+    assert (summary.notes["file"], len(rejected())) == ("fixed.jsonl (2)", 4)
+    assert rejected()["fixed.jsonl:3"] == rejected()["fixed.jsonl (2):3"] == "malformed_line"
+    mended = [{"image_id": "00002/000004", "caption": "A car."}, {"image_id": "00002/000005", "caption": "A van."}]
+    merged(whole, "wang/fixed.jsonl", "".join(json.dumps(row) + "\n" for row in mended))
+    assert [subject for subject in rejected() if "(2)" in subject] == []
+    assert len(rejected()) == 2
+
+
 def test_same_file_again_does_nothing(whole) -> None:
     merged(whole, "a.jsonl", lines(i1="A white van.", i99="Nobody."))
     before = sealed_bytes(whole, "merge")
