@@ -29,7 +29,7 @@ from pfcvr.pipeline.joined import (
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.status import is_stale
 from pfcvr.progress import Progress
-from pfcvr.records import SPLITS, PatchGrid, Rejected, VehicleSplit
+from pfcvr.records import SPLITS, PatchGrid, Rejected
 from pfcvr.stage import RunOptions
 from pfcvr.store import STAGES, Manifest, Workspace
 
@@ -166,7 +166,6 @@ class _Export:
             sources=tuple(source for _, source in sorted(self._workspace.sources().items())),
             grid=PatchGrid(rows=grid.rows, cols=grid.cols, coverage=grid.coverage, cells={}),
             has_parts=has_parts(self._workspace),
-            vehicle_ids=tuple(row.vehicle_id for row in self._workspace.records("split", VehicleSplit)),
         )
 
     def _items(self, left_out: Path) -> Iterator[ExportItem]:

@@ -48,7 +48,7 @@ class PublishedAnnotations:
             recipe = PatchGrid(**(grid or GridConfig().model_dump()), cells={})
         except (KeyError, TypeError, ValueError):
             raise SourceError("pfcvr.json of the annotations is damaged; get the annotations anew") from None
-        return ExportFacts(tuple(sources), recipe, has_parts=grid is not None, vehicle_ids=())
+        return ExportFacts(tuple(sources), recipe, has_parts=grid is not None)
 
     def rows(self) -> Iterator[tuple[Split, dict[str, Any]]]:
         """Every row with its split, in the order published; raises SourceError for a shard that is damaged.

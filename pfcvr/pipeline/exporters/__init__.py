@@ -12,15 +12,11 @@ from pfcvr.records import Caption, ImageRecord, PatchGrid, Source, Split
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """What is true of the whole data set. ``grid`` is an empty grid that carries the recipe of all others.
-
-    ``vehicle_ids`` are those that have a split, in order.
-    """
+    """What is true of the whole data set. ``grid`` is an empty grid that carries the recipe of all others."""
 
     sources: tuple[Source, ...]
     grid: PatchGrid
     has_parts: bool
-    vehicle_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,10 @@ class Exporter(Protocol):
         """Why this image is left out; asked once for each that has a caption and a split, in order of image_id."""
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
-        """Write ``items``, in order of image_id, into ``folder``; returns what the manifest says beside the books."""
+        """Write ``items``, in order of image_id, into ``folder``; returns what the manifest says beside the books.
+
+        Reads back what it has written; raises WorkspaceError where that is not what was meant.
+        """
 
 
 EXPORTERS: BackendTable = {

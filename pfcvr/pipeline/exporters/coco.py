@@ -6,7 +6,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,11 +16,14 @@ from pfcvr.errors import SourceError
 from pfcvr.files import DISK_FULL, sha256_file
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
 from pfcvr.pipeline.exporters.file_names import FileNames, ending, safe_name
+from pfcvr.pipeline.exporters.read_back import Tally, WrittenPicture, check_pictures, reading_back
 from pfcvr.pipeline.exporters.rows import KNOWN_OF_SOURCE
 from pfcvr.pipeline.exporters.shards import SplitCounts
 from pfcvr.pipeline.joined import JoinedImage
+from pfcvr.pipeline.json_stream import JsonStream
 from pfcvr.records import PARTS, PartInstance, Source, Split
 
+LISTS = ("images", "annotations")
 CATEGORIES = [{"id": number, "name": part, "supercategory": "vehicle"} for number, part in enumerate(PARTS, start=1)]
 
 
@@ -38,7 +41,10 @@ class CocoExporter:
         return None if self._images == "reference" else self._names.refuse(joined.image)
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
-        """The JSON files and, unless they are referenced, the images; ids count from 1 through all splits."""
+        """The JSON files and, unless they are referenced, the images; ids count from 1 through all splits.
+
+        Everything is read back and compared.
+        """
         (folder / "annotations").mkdir()
         if self._images != "reference":
             (folder / "images").mkdir()
@@ -51,10 +57,11 @@ class CocoExporter:
                     splits[item.split] = _SplitFiles(folder / "annotations", item.split, facts.sources)
                 file_name = self._place(item, folder)
                 splits[item.split].add(item, image_number, file_name, numbers)
-                counts.add(item.split, item.image.image_id, item.image.vehicle_id, len(item.caption.texts))
+                counts.add(item.split, item.image.vehicle_id, len(item.caption.texts))
         finally:
             for files in splits.values():
                 files.close()
+        verify_files(splits.values(), None if self._images == "reference" else folder / "images")
         written = sorted(folder.glob("annotations/*.json"))
         hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in written}
         return {"splits": counts.as_dict(), "images": self._images, "files": hashes}
@@ -90,8 +97,8 @@ class _SplitFiles:
         ]
         self._licence_of = {source.name: number for number, source in enumerate(sources, start=1)}
         head = {"info": info, "licenses": licences}
-        self._instances = _ListsFile(folder / f"instances_{split}.json", {**head, "categories": CATEGORIES})
-        self._captions = _ListsFile(folder / f"captions_{split}.json", head)
+        self.instances = _ListsFile(folder / f"instances_{split}.json", {**head, "categories": CATEGORIES})
+        self.captions = _ListsFile(folder / f"captions_{split}.json", head)
 
     def add(self, item: ExportItem, number: int, file_name: str, numbers: dict[str, int]) -> None:
         """Image ``number`` with its annotations; ``numbers`` are the last ids given, of all splits."""
@@ -107,29 +114,32 @@ class _SplitFiles:
             "sha256": image.sha256,
             **{name: getattr(image, name) for name in KNOWN_OF_SOURCE},
         }
-        self._instances.image(entry)
-        self._captions.image(entry)
+        self.instances.image(entry)
+        self.captions.image(entry)
         for instance in parts.instances if parts is not None else ():
             numbers["annotation"] += 1
-            self._instances.annotation({"id": numbers["annotation"], "image_id": number, **_annotation(instance)})
+            self.instances.annotation({"id": numbers["annotation"], "image_id": number, **_annotation(instance)})
         for text in item.caption.texts:
             numbers["caption"] += 1
-            self._captions.annotation({"id": numbers["caption"], "image_id": number, "caption": text})
+            self.captions.annotation({"id": numbers["caption"], "image_id": number, "caption": text})
 
     def close(self) -> None:
-        self._instances.close()
-        self._captions.close()
+        self.instances.close()
+        self.captions.close()
 
 
 class _ListsFile:
     """A JSON object with the lists ``images`` and ``annotations``, written side by side as a stream."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._spilled = path, path.with_suffix(".annotations")
+        self.path, self._spilled = path, path.with_suffix(".annotations")
         self._main, self._rest = path.open("w", encoding="utf-8"), self._spilled.open("w+", encoding="utf-8")
-        self._main.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "images": [')
-        self.image = _appender(self._main)
-        self.annotation = _appender(self._rest)
+        self._meant = Tally()
+        for name, value in head.items():
+            self._meant.add(name, _text(value).encode())
+        self._main.write(_text(head)[:-1] + ', "images": [')
+        self.image = _appender(self._main, "images", self._meant)
+        self.annotation = _appender(self._rest, "annotations", self._meant)
 
     def close(self) -> None:
         self._main.write('\n], "annotations": [')
@@ -141,17 +151,58 @@ class _ListsFile:
         self._rest.close()
         self._spilled.unlink()
 
+    def read_back(self) -> Iterator[dict[str, Any]]:
+        """The images as they are in the file; raises WorkspaceError unless all of it is what was written."""
+        found = Tally()
+        with reading_back(self.path), self.path.open(encoding="utf-8", newline="") as file:
+            stream = JsonStream(file)
+            for name in stream.object_keys():
+                if name not in LISTS:
+                    found.add(name, _text(stream.value()).encode())
+                    continue
+                for number, item in enumerate(stream.items(), start=1):
+                    found.add(f"{name} {number}", _text(item).encode())
+                    if name == "images":
+                        yield item
+            stream.finish()
+        self._meant.check(found, self.path)
 
-def _appender(file: IO[str]) -> Callable[[dict[str, Any]], None]:
-    """Writes one more item of a JSON list, each on a line of its own."""
-    separator = "\n"
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _appender(file: IO[str], name: str, meant: Tally) -> Callable[[dict[str, Any]], None]:
+    """Writes one more item of the JSON list ``name``, each on a line of its own, and counts it in ``meant``."""
+    number = 0
 
     def append(item: dict[str, Any]) -> None:
-        nonlocal separator
-        file.write(separator + json.dumps(item, ensure_ascii=False))
-        separator = ",\n"
+        nonlocal number
+        text = _text(item)
+        file.write(("\n" if number == 0 else ",\n") + text)
+        number += 1
+        meant.add(f"{name} {number}", text.encode())
 
     return append
+
+
+def verify_files(splits: Iterable[_SplitFiles], images: Path | None) -> None:
+    """Read the files of every split back, and the image files in ``images``, unless those are only referenced (None).
+
+    Raises WorkspaceError where one is not what was meant.
+    """
+    for files in splits:
+        for lists, place in ((files.captions, None), (files.instances, images)):
+            with reading_back(lists.path):
+                check_pictures(lists.path, _pictures(lists.read_back(), place))
+
+
+def _pictures(entries: Iterable[dict[str, Any]], images: Path | None) -> Iterator[WrittenPicture]:
+    """The image files behind ``entries``; nothing where they are not in the export."""
+    for entry in entries:
+        if images is not None:
+            content = (images / entry["file_name"]).read_bytes()
+            yield WrittenPicture(entry["image_id"], content, entry["sha256"], entry["width"], entry["height"])
 
 
 def _annotation(instance: PartInstance) -> dict[str, Any]:

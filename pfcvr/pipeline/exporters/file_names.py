@@ -1,8 +1,7 @@
 """What an image's file is called in the forms that keep one file an image: ``<vehicle>_<stem>``, safe on every disk."""
 
-from collections.abc import Callable
 from pathlib import PurePosixPath
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from pfcvr.pipeline.exporters import Refusal
 from pfcvr.records import ImageRecord
@@ -18,27 +17,7 @@ def safe_name(image: ImageRecord) -> str:
     gives the text back.
     """
     stem = image.image_id.removeprefix(f"{image.vehicle_id}/")
-    return _safe(f"{image.vehicle_id}_{stem}")
-
-
-def official_name(image: ImageRecord) -> str:
-    """As ``safe_name``; a stem that begins with the vehicle's id or number and ``_`` has its name already and keeps it.
-
-    So the names of an export survive being imported, where ``00012_000345`` has become a stem of vehicle 12.
-    """
-    stem = image.image_id.removeprefix(f"{image.vehicle_id}/")
-    begins = stem.partition("_")[0]
-    if stem.startswith(f"{image.vehicle_id}_") or _same_number(begins, image.vehicle_id) and begins != stem:
-        return _safe(unquote(stem))
-    return safe_name(image)
-
-
-def _same_number(one: str, other: str) -> bool:
-    return one.isascii() and one.isdigit() and one.lstrip("0") == other.lstrip("0")
-
-
-def _safe(text: str) -> str:
-    return quote(text, safe="").replace(".", "%2E")
+    return quote(f"{image.vehicle_id}_{stem}", safe="").replace(".", "%2E")
 
 
 def ending(image: ImageRecord) -> str:
@@ -50,13 +29,12 @@ def ending(image: ImageRecord) -> str:
 class FileNames:
     """The names given so far. Two that a disk blind to upper and lower case takes for one are the same."""
 
-    def __init__(self, name_of: Callable[[ImageRecord], str] = safe_name) -> None:
-        self._name_of = name_of
+    def __init__(self) -> None:
         self._taken = RowIndex()
 
     def refuse(self, image: ImageRecord) -> Refusal | None:
         """Why ``image`` cannot have its name; else the name is taken."""
-        name = self._name_of(image)
+        name = safe_name(image)
         if len(name) > LONGEST_NAME:
             return Refusal("name_too_long", f"its file name would have {len(name)} bytes, more than {LONGEST_NAME}")
         if name.lower() in self._taken:

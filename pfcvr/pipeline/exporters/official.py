@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from pfcvr import geometry
 from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
 from pfcvr.config import ExportConfig
-from pfcvr.errors import WorkspaceError
 from pfcvr.files import sha256_file, write_json
 from pfcvr.jsonl import lines_at
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
-from pfcvr.pipeline.exporters.file_names import FileNames, official_name
-from pfcvr.pipeline.exporters.official_pixels import RECIPE, copies_of, plain_pixels
+from pfcvr.pipeline.exporters.file_names import FileNames, safe_name
+from pfcvr.pipeline.exporters.official_pixels import COPIES, RECIPE, copies_of, plain_pixels
+from pfcvr.pipeline.exporters.read_back import Tally, reading_back
 from pfcvr.pipeline.exporters.shards import SplitCounts
 from pfcvr.pipeline.joined import JoinedImage
+from pfcvr.pipeline.json_stream import JsonStream
 from pfcvr.records import PARTS, ImageParts, PatchGrid, Split
 from pfcvr.row_index import RowIndex
 
@@ -43,7 +44,7 @@ class OfficialExporter:
 
     def __init__(self, config: ExportConfig) -> None:
         self._config = config
-        self._names = FileNames(official_name)
+        self._names = FileNames()
 
     def refuse(self, joined: JoinedImage) -> Refusal | None:
         """Train images without parts, names that another image has or that are too long for a file."""
@@ -55,17 +56,18 @@ class OfficialExporter:
         return self._names.refuse(joined.image)
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
-        """The tree; returns counts under the names that it uses, and what was rewritten or is too long."""
+        """The tree; returns counts under the names that it uses, and what was rewritten or is too long.
+
+        Everything but ``left_out.jsonl`` is read back and compared.
+        """
         for name in ("image", "boxes", *(RECIPE if self._config.copies else ())):
             (folder / name).mkdir()
-        numbers = vehicle_numbers(facts.vehicle_ids)
-        write_json(folder / VEHICLE_IDS, {vehicle_id: numbers[vehicle_id] for vehicle_id in facts.vehicle_ids})
-        tree = _Tree(folder, numbers, self._config)
+        tree = _Tree(folder, self._config)
         with closing(tree):
             for item in items:
                 tree.add(item, self._split(item.split))
-            tree.write_list(folder / ANNOTATIONS)
-        _verify(folder, tree.counts)
+            tree.write_lists()
+        verify_tree(folder, tree.meant)
         named = (ANNOTATIONS, VEHICLE_IDS)
         grid = facts.grid.model_dump(exclude={"cells"}) | {"rows": CELLS, "cols": CELLS}
         return {
@@ -80,53 +82,61 @@ class OfficialExporter:
 
 
 class _Tree:
-    """The files below ``image``, ``boxes`` and the folders of copies, the list, and the counts of what was written.
+    """The files below ``image``, ``boxes`` and the folders of copies, the lists, and the counts of what was written.
 
-    The list is in order of the file names, which an export that is imported and exported again keeps.
+    The list of entries is in order of the file names, which an export that is imported and exported again keeps.
+    ``meant`` is every file but the lists, and every entry with the vehicle_id behind its number.
     """
 
-    def __init__(self, folder: Path, numbers: dict[str, int], config: ExportConfig) -> None:
-        self._folder, self._numbers, self._config = folder, numbers, config
+    def __init__(self, folder: Path, config: ExportConfig) -> None:
+        self._folder, self._config = folder, config
         self._tokenizer = clip_bpe()
         self._too_long = self._rewritten = 0
         self._entries = (folder / SPILLED).open("w+b")
         self._order = RowIndex()
-        self.counts = SplitCounts()
+        self._vehicles: set[str] = set()
+        self.counts, self.meant = SplitCounts(), Tally()
 
     def add(self, item: ExportItem, split: Split) -> None:
         """One image with its part file, its copies and its entry in the list."""
-        name, grid = official_name(item.image), official_grid(item.joined)
+        vehicle_id, name, grid = item.image.vehicle_id, safe_name(item.image), official_grid(item.joined)
         pixels = plain_pixels(item.pixels)
-        file_name = f"{name}{pixels.ending}"
-        (self._folder / "image" / file_name).write_bytes(pixels.content)
-        self._rewritten += pixels.rewritten
+        file_path, boxes = f"image/{name}{pixels.ending}", f"boxes/{name}.json"
+        files = {file_path: pixels.content, boxes: json.dumps(part_entries(item.joined.parts, grid)).encode()}
         if self._config.copies and split == "train":
-            for place, content in copies_of(pixels, item.image.image_id, self._config.copies_seed).items():
-                (self._folder / f"{place}{file_name}").write_bytes(content)
-        boxes = json.dumps(part_entries(item.joined.parts, grid))
-        (self._folder / "boxes" / f"{name}.json").write_text(boxes, encoding="ascii")
+            copies = copies_of(pixels, item.image.image_id, self._config.copies_seed)
+            files |= {_copy_path(file_path, begins): content for begins, content in copies.items()}
+        for path, content in files.items():
+            (self._folder / path).write_bytes(content)
+            self.meant.add(path, content)
         texts = list(item.caption.texts)
         if self._tokenizer is not None:
             self._too_long += sum(count > CLIP_LENGTH for count in token_counts(self._tokenizer, texts))
+        self._rewritten += pixels.rewritten
         entry = {
-            "id": self._numbers[item.image.vehicle_id],
-            "file_path": f"image/{file_name}",
+            "file_path": file_path,
             "captions": texts,
             "split": split,
-            "boxes": f"boxes/{name}.json",
+            "boxes": boxes,
             "mask": grid.max(axis=0).tolist(),
             "prompt": ", ".join(f"car {part}" for part, own in zip(PARTS, grid, strict=True) if own.any()) or "car",
         }
+        line = json.dumps([vehicle_id, entry]).encode()
+        self.meant.add("entry", line)
         self._order.add(name, self._entries.tell(), rejected=False)
-        self._entries.write(json.dumps(entry).encode() + b"\n")
-        self.counts.add(split, item.image.image_id, item.image.vehicle_id, len(texts))
+        self._entries.write(line + b"\n")
+        self._vehicles.add(vehicle_id)
+        self.counts.add(split, vehicle_id, len(texts))
 
-    def write_list(self, path: Path) -> None:
-        """The list of all entries, each on a line of its own."""
-        with path.open("wb") as file:
+    def write_lists(self) -> None:
+        """The number of every vehicle that is in it, and the list of all entries, each on a line of its own."""
+        numbers = vehicle_numbers(self._vehicles)
+        write_json(self._folder / VEHICLE_IDS, numbers)
+        with (self._folder / ANNOTATIONS).open("wb") as file:
             separator = b"[\n"
             for line in lines_at(self._entries, self._order.offsets(rejected=False)):
-                file.write(separator + line.rstrip(b"\n"))
+                vehicle_id, entry = json.loads(line)
+                file.write(separator + json.dumps({"id": numbers[vehicle_id], **entry}).encode())
                 separator = b",\n"
             file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
 
@@ -140,9 +150,14 @@ class _Tree:
         return {
             "captions_over_77_tokens": None if self._tokenizer is None else self._too_long,
             "rewritten_images": self._rewritten,
-            "vehicle_ids": "numbers" if _are_numbers(self._numbers) else "mapped",
+            "vehicle_ids": "numbers" if _are_numbers(vehicle_numbers(self._vehicles)) else "mapped",
             "copies": {"seed": self._config.copies_seed, **RECIPE} if self._config.copies else None,
         }
+
+
+def _copy_path(file_path: str, begins: str) -> str:
+    """Where the released code looks for a copy: ``image/`` replaced by what the copy's path begins with."""
+    return file_path.replace("image/", begins, 1)
 
 
 def vehicle_numbers(vehicle_ids: Iterable[str]) -> dict[str, int]:
@@ -180,16 +195,20 @@ def part_entries(parts: ImageParts | None, grid: NDArray[np.uint8]) -> list[dict
     return entries
 
 
-def _verify(folder: Path, counts: SplitCounts) -> None:
-    """Read the list back, an entry a line: as many of each split as were written, each with its files."""
-    found: dict[str, int] = {}
-    with (folder / ANNOTATIONS).open(encoding="ascii") as lines:
-        for line in lines:
-            if not line.startswith("{"):
-                continue
-            entry = json.loads(line.rstrip(",\n"))
-            found[entry["split"]] = found.get(entry["split"], 0) + 1
-            if not (folder / entry["file_path"]).is_file() or not (folder / entry["boxes"]).is_file():
-                raise WorkspaceError(f"{folder}: {entry['file_path']} was not written whole; run the export again")
-    if found != {split: own["images"] for split, own in counts.as_dict().items()}:
-        raise WorkspaceError(f"{folder}: the entries read back are not those written; run the export again")
+def verify_tree(folder: Path, meant: Tally) -> None:
+    """Read the lists back, and every file that an entry means: all of it must be what was ``meant``.
+
+    Raises WorkspaceError where it is not.
+    """
+    found = Tally()
+    with reading_back(folder), (folder / ANNOTATIONS).open(encoding="ascii", newline="") as file:
+        vehicles = {number: own for own, number in json.loads((folder / VEHICLE_IDS).read_bytes()).items()}
+        stream = JsonStream(file)
+        for entry in stream.items():
+            copies = [_copy_path(entry["file_path"], begins) for begins in COPIES]
+            there = [path for path in copies if (folder / path).exists()]
+            for path in (entry["file_path"], entry["boxes"], *there):
+                found.add(path, (folder / path).read_bytes())
+            found.add("entry", json.dumps([vehicles[entry.pop("id")], entry]).encode())
+        stream.finish()
+    meant.check(found, folder)

@@ -16,6 +16,8 @@ from pfcvr.pipeline.images import DAMAGED, ORIENTATION_TAG, open_rgb
 
 RECIPE = {"Darkimage": {"gamma": 2.0}, "Lightimage": {"gamma": 0.5}, "Noisyimage": {"sigma": 0.05}}
 """By folder; sigma of Gaussian noise on values in [0, 1]."""
+COPIES = ("Darkimage/dark_", "Lightimage/light_", "Noisyimage/noisy_")
+"""What the path of a copy begins with, instead of ``image/``."""
 
 JPEG_QUALITY = 95
 PLAIN_MODES = ("RGB", "L", "CMYK")
@@ -41,7 +43,7 @@ def plain_pixels(content: bytes) -> PlainPixels:
 
 
 def copies_of(pixels: PlainPixels, image_id: str, seed: int) -> dict[str, bytes]:
-    """The dark, the bright and the noisy copy, of the same size and file type, by what their file name begins with.
+    """The dark, the bright and the noisy copy, of the same size and file type, by what their path begins with.
 
     Values are v ** gamma, and v plus noise cut to [0, 1]; the noise depends on ``seed`` and ``image_id`` alone.
     """
@@ -49,12 +51,12 @@ def copies_of(pixels: PlainPixels, image_id: str, seed: int) -> dict[str, bytes]
     values = np.asarray(picture, dtype=np.float64) / 255
     draw = int.from_bytes(hashlib.sha256(f"{seed}/{image_id}".encode()).digest()[:8])
     noise = np.random.default_rng(draw).normal(0, RECIPE["Noisyimage"]["sigma"], values.shape)
-    copies = {
-        "Darkimage/dark_": values ** RECIPE["Darkimage"]["gamma"],
-        "Lightimage/light_": values ** RECIPE["Lightimage"]["gamma"],
-        "Noisyimage/noisy_": np.clip(values + noise, 0, 1),
-    }
-    return {name: _encoded(_picture(changed), pixels.ending) for name, changed in copies.items()}
+    changed = (
+        values ** RECIPE["Darkimage"]["gamma"],
+        values ** RECIPE["Lightimage"]["gamma"],
+        np.clip(values + noise, 0, 1),
+    )
+    return {name: _encoded(_picture(own), pixels.ending) for name, own in zip(COPIES, changed, strict=True)}
 
 
 def _picture(values: NDArray[np.float64]) -> Image.Image:

@@ -3,41 +3,36 @@
 ``data/<split>-00000-of-0000N.parquet``, rows in the order they come. The same rows give the same bytes.
 """
 
-import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcvr.errors import WorkspaceError
-from pfcvr.pipeline.images import UnreadableImage, open_rgb
+from pfcvr.pipeline.exporters.read_back import Tally, WrittenPicture, check_pictures, reading_back
 from pfcvr.records import SPLITS, Split
 
 ROWS_PER_GROUP = 200
 BYTES_PER_GROUP = 32 << 20
 BYTES_PER_SHARD = 512 << 20  # of image files, about the shard size that the datasets library itself writes
-DECODERS = 4
 SUMMARIZED_COLUMNS = ["image_id", "vehicle_id", "camera_id"]
 
 
 class SplitCounts:
-    """Images, vehicles and captions of each split, and a hash of the image_ids in their order."""
+    """Images, vehicles and captions of each split."""
 
     def __init__(self) -> None:
         self._images: dict[Split, int] = {}
         self._captions: dict[Split, int] = {}
         self._vehicles: dict[Split, set[str]] = {}
-        self._ids: dict[Split, Any] = {}
 
-    def add(self, split: Split, image_id: str, vehicle_id: str, captions: int) -> None:
+    def add(self, split: Split, vehicle_id: str, captions: int) -> None:
         """One more image."""
         self._images[split] = self._images.get(split, 0) + 1
         self._captions[split] = self._captions.get(split, 0) + captions
         self._vehicles.setdefault(split, set()).add(vehicle_id)
-        self._ids.setdefault(split, hashlib.sha256()).update(id_line(image_id))
 
     def as_dict(self) -> dict[Split, dict[str, int]]:
         """By split, in the order of SPLITS; a split without an image is absent."""
@@ -50,15 +45,6 @@ class SplitCounts:
             for split in SPLITS
             if split in self._images
         }
-
-    def ids_sha256(self, split: Split) -> str:
-        """Of the image_ids of ``split``, one a line."""
-        return str(self._ids[split].hexdigest())
-
-
-def id_line(image_id: str) -> bytes:
-    """What an image adds to the hash of a list of images."""
-    return image_id.encode() + b"\n"
 
 
 class ParquetSplits:
@@ -75,7 +61,7 @@ class ParquetSplits:
         if split not in self._writers:
             self._writers[split] = _SplitWriter(self._folder, split, self._schema)
         self._writers[split].add(row, size)
-        self.counts.add(split, row["image_id"], row["vehicle_id"], len(row["captions"]))
+        self.counts.add(split, row["vehicle_id"], len(row["captions"]))
 
     def close(self) -> None:
         """End all shards."""
@@ -90,22 +76,19 @@ class ParquetSplits:
         files: dict[str, Path] = {}
         for split in self.counts.as_dict():
             paths = self._writers[split].name_shards()
-            if verify_shards(paths) != self.counts.ids_sha256(split):
-                raise WorkspaceError(
-                    f"{self._folder}: the images read back of split '{split}' are not those written; "
-                    "run the export again"
-                )
+            verify_shards(paths, self._writers[split].meant)
             files |= {f"{self._folder.name}/{path.name}": path for path in paths}
         return files
 
 
 class _SplitWriter:
-    """The shards of one split."""
+    """The shards of one split; ``meant`` is what is in them, a row group at a time."""
 
     def __init__(self, folder: Path, split: Split, schema: Any) -> None:
+        self.meant = Tally()
         self._folder, self._split, self._schema = folder, split, schema
         self._rows: list[dict[str, Any]] = []
-        self._group_bytes = self._shard_bytes = 0
+        self._group_bytes = self._shard_bytes = self._groups = 0
         self._shards: list[Path] = []
         self._writer: Any = None
 
@@ -148,7 +131,10 @@ class _SplitWriter:
                 use_dictionary=SUMMARIZED_COLUMNS,
                 write_statistics=SUMMARIZED_COLUMNS,
             )
-        self._writer.write_table(table_of(self._rows, self._schema))
+        table = table_of(self._rows, self._schema)
+        self.meant.add(f"row group {self._groups}", _content(table))
+        self._writer.write_table(table)
+        self._groups += 1
         self._rows = []
         self._group_bytes = 0
 
@@ -178,47 +164,52 @@ def _nested_lists(grids: NDArray[np.uint8]) -> Any:
     return values
 
 
-def verify_shards(paths: Sequence[Path]) -> str:
-    """Read ``paths`` back, every column of them; hash of the image_ids in their order, as SplitCounts has it.
+def verify_shards(paths: Sequence[Path], meant: Tally) -> None:
+    """Read ``paths``, the shards of a split, back: every column of every row must be what was ``meant``.
 
     Where there are pixels, the bytes of each image must have their hash and decode to the end at the size that the row
-    says. Raises WorkspaceError naming the row that does not.
+    says. Raises WorkspaceError naming the row that does not, or the shards.
     """
-    ids = hashlib.sha256()
-    with ThreadPoolExecutor(DECODERS) as pool:
-        for path in paths:
-            for rows in _batches(path):
-                for row in rows:
-                    ids.update(id_line(row["image_id"]))
-                for row, problem in zip(rows, pool.map(_problem, rows), strict=True):
-                    if problem is not None:
-                        raise WorkspaceError(f"{path}: the image of {row['image_id']} {problem}; run the export again")
-    return ids.hexdigest()
+    found = Tally()
+    for path in paths:
+        with reading_back(path):
+            for table in _row_groups(path):
+                found.add(f"row group {found.things}", _content(table))
+                if "image" in table.column_names:
+                    check_pictures(path, _pictures(table))
+    meant.check(found, paths[0].parent)
 
 
-def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Rows with what is needed to judge their pixels. The other columns are decoded and dropped."""
+def _row_groups(path: Path) -> Iterator[Any]:
+    """Every row group, as an Arrow table."""
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as shard:
-        names = set(shard.schema_arrow.names)
-        for batch in shard.iter_batches(batch_size=ROWS_PER_GROUP):
-            yield batch.select(
-                [n for n in ("image", "image_id", "sha256", "width", "height") if n in names]
-            ).to_pylist()
+        for number in range(shard.num_row_groups):
+            yield shard.read_row_group(number)
 
 
-def _problem(row: dict[str, Any]) -> str | None:
-    """What is wrong with the pixels of ``row``, in words; None where nothing is, or where it has none."""
-    if "image" not in row:
-        return None
-    content = row["image"]["bytes"]
-    if hashlib.sha256(content).hexdigest() != row["sha256"]:
-        return "was not written whole"
-    try:
-        size = open_rgb(content).size
-    except UnreadableImage as error:
-        return f"cannot be opened ({error.detail})"
-    if size != (row["width"], row["height"]):
-        return f"has {size[0]} x {size[1]} pixels, not the {row['width']} x {row['height']} that were imported"
-    return None
+def _content(table: Any) -> bytes:
+    """Everything in ``table`` but the bytes of its images, whose hashes it holds; equal for equal tables."""
+    from pyarrow import compute
+
+    plain = [name for name in table.column_names if name not in ("image", "part_grid")]
+    paths = compute.struct_field(table["image"], "path").to_pylist() if "image" in table.column_names else []
+    grids = table["part_grid"].combine_chunks()
+    cells = _nested_numbers(getattr(grids, "storage", grids))
+    return b"\0".join([json.dumps([table.select(plain).to_pylist(), paths]).encode(), *cells])
+
+
+def _nested_numbers(values: Any) -> Iterator[bytes]:
+    """Of lists of lists of numbers, the lengths of each level, then the numbers."""
+    from pyarrow import types
+
+    while types.is_list(values.type):
+        yield values.value_lengths().to_numpy(zero_copy_only=False).tobytes()
+        values = values.flatten()
+    yield values.to_numpy(zero_copy_only=False).tobytes()
+
+
+def _pictures(table: Any) -> Iterator[WrittenPicture]:
+    for row in table.select(["image", "image_id", "sha256", "width", "height"]).to_pylist():
+        yield WrittenPicture(row["image_id"], row["image"]["bytes"], row["sha256"], row["width"], row["height"])

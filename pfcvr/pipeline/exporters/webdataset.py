@@ -4,22 +4,21 @@
 tar is read back before sealing.
 """
 
-import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pfcvr.config import ExportConfig
-from pfcvr.errors import WorkspaceError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.exporters import ExportFacts, ExportItem, Refusal
 from pfcvr.pipeline.exporters.file_names import FileNames, ending, safe_name
+from pfcvr.pipeline.exporters.read_back import Tally, WrittenPicture, check_pictures, reading_back
 from pfcvr.pipeline.exporters.rows import annotation_row
-from pfcvr.pipeline.exporters.shards import SplitCounts, id_line
+from pfcvr.pipeline.exporters.shards import SplitCounts
 from pfcvr.pipeline.joined import JoinedImage
 from pfcvr.records import Split
 
@@ -40,29 +39,26 @@ class WebDatasetExporter:
         return self._names.refuse(joined.image)
 
     def write(self, items: Iterable[ExportItem], facts: ExportFacts, folder: Path) -> dict[str, Any]:
-        """The tar files and their counts and hashes."""
+        """The tar files and their counts and hashes; every file in them is read back and compared."""
         counts, shards = SplitCounts(), _Shards(folder)
         with closing(shards):
             for item in items:
                 row = annotation_row(item, facts)
-                counts.add(item.split, row["image_id"], row["vehicle_id"], len(row["captions"]))
+                counts.add(item.split, row["vehicle_id"], len(row["captions"]))
                 text = json.dumps(row | {"part_grid": row["part_grid"].tolist()}, ensure_ascii=False)
                 name = safe_name(item.image)
                 shards.add(item.split, {f"{name}{ending(item.image)}": item.pixels, f"{name}.json": text.encode()})
-        for split, paths in shards.paths.items():
-            if _ids_read_back(paths) != counts.ids_sha256(split):
-                raise WorkspaceError(
-                    f"{folder}: the images read back of split '{split}' are not those written; run the export again"
-                )
         written = sorted(path for paths in shards.paths.values() for path in paths)
+        verify_shards(folder, written, shards.meant)
         return {"splits": counts.as_dict(), "files": {path.name: sha256_file(path) for path in written}}
 
 
 class _Shards:
-    """The tar files of every split. A sample is never divided between two."""
+    """The tar files of every split; ``meant`` is what is in them. A sample is never divided between two."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.meant = Tally()
         self.paths: dict[Split, list[Path]] = {}
         self._open: dict[Split, tarfile.TarFile] = {}
         self._files: dict[Split, int] = {}
@@ -82,6 +78,7 @@ class _Shards:
             entry = tarfile.TarInfo(name)  # its time and owner are those of nobody, so equal rows give equal bytes
             entry.size = len(content)
             self._open[split].addfile(entry, io.BytesIO(content))
+            self.meant.add(f"{self.paths[split][-1].name}: {name}", content)
         self._files[split] += len(files)
 
     def close(self) -> None:
@@ -89,22 +86,28 @@ class _Shards:
             self._open.popitem()[1].close()
 
 
-def _ids_read_back(paths: Iterable[Path]) -> str:
-    """Hash of the image_ids in ``paths``; raises WorkspaceError where a picture is not the one its JSON names."""
-    ids = hashlib.sha256()
+def verify_shards(folder: Path, paths: Iterable[Path], meant: Tally) -> None:
+    """Read ``paths`` back: every file in them must be what was ``meant``, every picture the one that its JSON names.
+
+    Raises WorkspaceError naming the picture that is not, or ``folder``.
+    """
+    found = Tally()
     for path in paths:
-        picture = b""
-        with tarfile.open(path, "r|") as shard:
-            for entry in shard:
-                file = shard.extractfile(entry)
-                assert file is not None
-                if not entry.name.endswith(".json"):
-                    picture = file.read()
-                    continue
-                row = json.loads(file.read())
-                if hashlib.sha256(picture).hexdigest() != row["sha256"]:
-                    raise WorkspaceError(
-                        f"{path}: the image of {row['image_id']} was not written whole; run the export again"
-                    )
-                ids.update(id_line(row["image_id"]))
-    return ids.hexdigest()
+        with reading_back(path):
+            check_pictures(path, _pictures(path, found))
+    meant.check(found, folder)
+
+
+def _pictures(path: Path, found: Tally) -> Iterator[WrittenPicture]:
+    """The pictures of one tar, each followed by its JSON; every file is counted in ``found``."""
+    picture = b""
+    with tarfile.open(path, "r|") as shard:
+        for entry in shard:
+            file = shard.extractfile(entry)
+            content = file.read() if file is not None else b""
+            found.add(f"{path.name}: {entry.name}", content)
+            if entry.name.endswith(".json"):
+                row = json.loads(content)
+                yield WrittenPicture(row["image_id"], picture, row["sha256"], row["width"], row["height"])
+            else:
+                picture = content
