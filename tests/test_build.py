@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
 BUILD = """
@@ -119,6 +120,37 @@ def test_other_settings_in_the_file_are_refused_until_overwrite(vehicles: Path, 
     assert "ratio (0.7 before, 0.5 now)" in message
     assert "rerun with --overwrite to replace it" in message
     subprocess.run([*command, "--overwrite"], check=True, capture_output=True)
+
+
+def test_edits_by_people_are_laid_over_before_the_check_and_keep_to_their_word(vehicles: Path, tmp_path: Path) -> None:
+    edits = '[[merge]]\nfile = "fixed.jsonl"\neditor = "Li"\n[[merge]]\nfile = "later/fixed.jsonl"\n[split]'
+    text = BUILD.replace("[split]", edits).replace("[select]\nidentities = 18\nseed = 3\n", "")
+    command = write_build(tmp_path / "build", vehicles, text)
+    image_ids = [json.loads(line)["image_id"] for line in (vehicles / "captions.jsonl").read_text().splitlines()[:2]]
+    (tmp_path / "build" / "later").mkdir()
+    for name, captions in (("fixed.jsonl", ["By Li."]), ("later/fixed.jsonl", ["By another.", "By another."])):
+        rows = [{"image_id": own, "caption": caption} for own, caption in zip(image_ids, captions, strict=False)]
+        (tmp_path / "build" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["steps"]
+    assert list(steps)[2:] == [
+        "parts",
+        "merge fixed.jsonl",
+        "merge fixed.jsonl (2)",
+        "split",
+        "check",
+        "show",
+        "export",
+    ]
+    assert steps["merge fixed.jsonl (2)"]["reasons"] == {"human_edit_kept": 1}
+    again = json.loads(subprocess.run([*command, "--overwrite"], check=True, capture_output=True).stdout)["steps"]
+    assert all(again[name]["already_done"] for name in steps if name.startswith("merge"))
+    shards = sorted((tmp_path / "build" / "dataset" / "data").glob("*.parquet"))
+    found = {
+        row["image_id"].rpartition("/")[2]: row["captions"]
+        for path in shards
+        for row in parquet.read_table(path).to_pylist()
+    }
+    assert [found[own] for own in image_ids] == [["By Li."], ["By another."]]
 
 
 def test_two_builds_at_once_the_second_is_refused_by_pid(vehicles: Path, tmp_path: Path) -> None:

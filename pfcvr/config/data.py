@@ -222,7 +222,7 @@ class ShowConfig(Settings):
 class BuildConfig(Settings):
     """``build.toml``: one section a stage; a section that is absent is a stage that is not run.
 
-    ``train`` trains on what was exported; its ``data`` may be left out.
+    ``merge`` is one table, or one a file. ``train`` trains on what was exported; its ``data`` may be left out.
     """
 
     workspace: Path
@@ -230,11 +230,17 @@ class BuildConfig(Settings):
     select: SelectConfig | None = None
     caption: CaptionConfig | None = None
     parts: PartsConfig | None = None
+    merge: tuple[MergeConfig, ...] = ()
     split: SplitConfig | None = None
     check: CheckConfig | None = None
     show: ShowConfig | None = None
     export: ExportConfig | None = None
     train: TrainConfig | None = None
+
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _one_file_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
 
     @model_validator(mode="before")
     @classmethod

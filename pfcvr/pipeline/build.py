@@ -1,14 +1,14 @@
 """``pfcvr-data run build.toml``: every stage in a row, each continuing where an earlier run stopped."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pfcvr.config import BuildConfig, Settings, parse, read_toml
-from pfcvr.pipeline import check, export, show
-from pfcvr.stage import RunOptions
+from pfcvr.config import BuildConfig, MergeConfig, Settings, parse, read_toml
+from pfcvr.pipeline import check, export, merge, show
+from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Workspace
 
 # A section of build.toml and the module whose run() it configures, in the order they are run.
@@ -17,9 +17,10 @@ STAGE_MODULES = {
     "select": "select",
     "caption": "caption",
     "parts": "parts",
+    "merge": "merge",
     "split": "split",
 }
-PATHS = {"workspace", "source", "list", "captions", "annotations", "phrases", "out"}
+PATHS = {"workspace", "source", "list", "captions", "annotations", "phrases", "file", "out"}
 NAMES_OR_PATHS = {"model", "prompt", "detector_model", "segmenter_model", "text_encoder", "python", "recipe", "data"}
 Tell = Callable[[str], None]
 
@@ -61,15 +62,32 @@ def run_build(path: Path, options: RunOptions, tell: Tell | None = None) -> Buil
     steps: dict[str, dict[str, Any]] = {}
     tell = tell or (lambda text: None)
     with workspace.lock():
-        for section, module in STAGE_MODULES.items():
-            settings: Settings | None = getattr(config, section)
-            if settings is None:
-                continue
-            summary = importlib.import_module(f"pfcvr.pipeline.{module}").run(workspace, settings, options)
-            steps[summary.stage] = asdict(summary)
-            tell(summary.text())
+        for name, summary, text in _stages(workspace, config, options):
+            steps[name] = asdict(summary)
+            tell(text)
         passed = _audit_and_export(workspace, config, options, steps, tell)
     return BuildOutcome(config.workspace, steps, passed)
+
+
+def _stages(workspace: Workspace, config: BuildConfig, options: RunOptions) -> Iterator[tuple[str, StageSummary, str]]:
+    """Run one stage after the other: what it is called, what it came to, and that in words."""
+    for section, module in STAGE_MODULES.items():
+        settings: Settings | None = getattr(config, section)
+        if section == "merge":
+            yield from _merges(workspace, config.merge, options)
+        elif settings is not None:
+            stage = importlib.import_module(f"pfcvr.pipeline.{module}")
+            summary: StageSummary = stage.run(workspace, settings, options)
+            yield summary.stage, summary, summary.text()
+
+
+def _merges(
+    workspace: Workspace, files: Sequence[MergeConfig], options: RunOptions
+) -> Iterator[tuple[str, StageSummary, str]]:
+    """Lay the edits of each file over the earlier ones; what people said is never overwritten by a build."""
+    for settings in files:
+        summary = merge.run(workspace, settings, replace(options, overwrite=False))
+        yield f"merge {summary.notes['file']}", summary, f"{summary.text()}\n{merge.report_text(summary)}"
 
 
 def _audit_and_export(
@@ -101,6 +119,8 @@ def _absolute_paths(tables: dict[str, Any], base: Path) -> dict[str, Any]:
     def resolve(value: Any, key: str) -> Any:
         if isinstance(value, dict):
             return {name: resolve(inner, name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [resolve(inner, key) for inner in value]
         if not isinstance(value, str):
             return value
         is_path = key in PATHS or (key in NAMES_OR_PATHS and value.startswith(("./", "../")))
