@@ -11,14 +11,12 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
-import sys
 import tempfile
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from measured import Cost, run_data_command
 from PIL import Image
 
 from pfcvr.config import ImportConfig
@@ -111,19 +109,10 @@ def _picture(number: int, size: int) -> bytes:
     return _PICTURES[number]
 
 
-def caption(workspace: Path, url: str, in_flight: int) -> tuple[float, float, float]:
-    """Wall seconds, processor seconds and peak MiB of ``pfcvr-data caption``; ends the benchmark when it fails."""
-    arguments = ["caption", "-w", str(workspace), "--captioner", "openai", "--base-url", url, "--json"]
-    arguments += ["--concurrency", str(in_flight)]
-    command = [sys.executable, "-c", "from pfcvr.cli import data_main; data_main()", *arguments]
-    started = time.perf_counter()
-    child = os.posix_spawn(
-        command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    )
-    _, status, usage = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"failed: pfcvr-data {' '.join(arguments)}")
-    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+def caption(workspace: Path, url: str, in_flight: int) -> Cost:
+    """What ``pfcvr-data caption`` costs."""
+    arguments = ["caption", "-w", str(workspace), "--captioner", "openai", "--base-url", url]
+    return run_data_command([*arguments, "--concurrency", str(in_flight)])
 
 
 def measure(images: int, options: argparse.Namespace, url: str) -> dict[str, float]:

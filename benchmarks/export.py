@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from workspaces import seal_records
 
 from pfcvr import geometry
 from pfcvr.config import ExportConfig, SplitConfig
 from pfcvr.pipeline import export, split
-from pfcvr.records import PARTS, Caption, CaptionOrigin, ImageParts, ImageRecord, PartInstance, PartsOrigin, Record
-from pfcvr.stage import RunOptions, StagePlan, run_stage
+from pfcvr.records import PARTS, Caption, CaptionOrigin, ImageParts, ImageRecord, PartInstance, PartsOrigin
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 QUIET = RunOptions(quiet=True)
@@ -73,16 +74,18 @@ def make_workspace(folder: Path, rows: int, kilobytes: int) -> Workspace:
             )
         )
     described = {"name": "noise", "root": str(source), "format": "veri-wild", "licence": "CC0-1.0"}
-    seal(workspace, "import", ImageRecord, images, {"sources": [described]})
+    seal_records(workspace, "import", ImageRecord, images, {"sources": [described]})
     origin = CaptionOrigin(captioner="import")
-    seal(workspace, "caption", Caption, [Caption(image_id=i.image_id, texts=(CAPTION,), origin=origin) for i in images])
+    seal_records(
+        workspace, "caption", Caption, [Caption(image_id=i.image_id, texts=(CAPTION,), origin=origin) for i in images]
+    )
     instances = six_parts()
     grid = geometry.patch_grid(instances, (HEIGHT, WIDTH), 24, 24, 0.5)
     found = [
         ImageParts(image_id=i.image_id, instances=instances, grid=grid, origin=PartsOrigin(detector="import"))
         for i in images
     ]
-    seal(workspace, "parts", ImageParts, found, settings={"grid": {"rows": 24, "cols": 24}})
+    seal_records(workspace, "parts", ImageParts, found, settings={"grid": {"rows": 24, "cols": 24}})
     split.run(workspace, SplitConfig(), QUIET)
     return workspace
 
@@ -97,29 +100,6 @@ def six_parts() -> tuple[PartInstance, ...]:
         rle = geometry.encode_mask(mask)
         instances.append(PartInstance(part=part, box_xyxy=geometry.mask_box(rle), score=0.5, mask=rle))
     return tuple(instances)
-
-
-def seal(
-    workspace: Workspace,
-    stage: str,
-    kind: type[Record],
-    records: list[Any],
-    notes: dict[str, Any] | None = None,
-    settings: dict[str, Any] | None = None,
-) -> None:
-    """Write ``records`` as the sealed stage ``stage``."""
-    plan = StagePlan(
-        name=stage,
-        kind=kind,
-        settings=settings or {},
-        inputs={} if stage == "import" else workspace.images_input(),
-        rows=lambda: records,
-        key=lambda record: record.key,
-        work=lambda record: record,
-        total=len(records),
-        notes=lambda: notes or {},
-    )
-    run_stage(workspace, plan, QUIET)
 
 
 def bare_write(tables: Path, out: Path) -> None:

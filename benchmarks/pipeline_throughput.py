@@ -7,27 +7,13 @@ Each stage is one process of the command line, so start-up counts. Peak memory i
 
 import argparse
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measured import run_data_command
 
 IMAGES_PER_IDENTITY = 5
 SMALL_SHARE = 5
-
-
-def run_stage(arguments: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak MiB of ``pfcvr-data`` with ``arguments``; ends the benchmark when it fails."""
-    command = [sys.executable, "-c", "from pfcvr.cli import data_main; data_main()", *arguments, "--json"]
-    started = time.perf_counter()
-    child = os.posix_spawn(
-        command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    )
-    _, status, usage = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"failed: pfcvr-data {' '.join(arguments)}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
 def measure(images: int, size: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -49,8 +35,9 @@ def measure(images: int, size: int, folder: Path) -> dict[str, dict[str, float]]
     }  # fmt: skip
     results = {}
     for stage, arguments in stages.items():
-        seconds, peak = run_stage(arguments)
-        results[stage] = {"images_per_second": images / seconds, "seconds": seconds, "peak_mib": peak}
+        cost = run_data_command(arguments)
+        rate = images / cost.seconds
+        results[stage] = {"images_per_second": rate, "seconds": cost.seconds, "peak_mib": cost.peak_mib}
     return results
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from workspaces import seal_records
 
 from pfcvr import geometry
 from pfcvr.config import PartsConfig, SplitConfig
 from pfcvr.pipeline import parts, split
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Record
-from pfcvr.stage import RunOptions, StagePlan, run_stage
+from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 QUIET = RunOptions(quiet=True)
@@ -38,19 +39,7 @@ class SmallWorkspace:
         notes: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        inputs = {} if stage == "import" else self.workspace.images_input()
-        plan = StagePlan(
-            name=stage,
-            kind=kind,
-            settings=settings or {},
-            inputs=inputs,
-            rows=lambda: records,
-            key=lambda record: record.key,
-            work=lambda record: record,
-            total=len(records),
-            notes=lambda: notes or {},
-        )
-        run_stage(self.workspace, plan, QUIET)
+        seal_records(self.workspace, stage, kind, records, notes, settings)
 
     def add_images(
         self, vehicles: dict[str, int], size: tuple[int, int] = (40, 24), licence: str | None = "CC0-1.0"

@@ -1,26 +1,19 @@
 """The learning benchmark on a handful of rendered vehicles and a model that is small enough to train at once."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import learning as script
 import pytest
-
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "learning.py"
 
 
 @pytest.fixture
 def learning(monkeypatch: pytest.MonkeyPatch, small_model: tuple[str, ...]) -> ModuleType:
     """The script, with the small model's sizes laid over its recipe."""
-    specification = importlib.util.spec_from_file_location("learning", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "WITH_RECONSTRUCTION", (*module.WITH_RECONSTRUCTION, *small_model))
-    return module
+    monkeypatch.setattr(script, "WITH_RECONSTRUCTION", (*script.WITH_RECONSTRUCTION, *small_model))
+    return script
 
 
 @pytest.mark.timeout(240)

@@ -1,21 +1,18 @@
 """An imported workspace of small pictures, and servers that misbehave by script."""
 
-import importlib.util
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
+import fault_server as faults
 import pytest
-from PIL import Image
+from workspaces import imported_pictures
 
-from pfcvr.config import CaptionConfig, ImportConfig
-from pfcvr.pipeline import caption, import_
+from pfcvr.config import CaptionConfig
+from pfcvr.pipeline import caption
 from pfcvr.pipeline.captioners import openai_
 from pfcvr.pipeline.captioners.chat_client import Retries
 from pfcvr.records import Caption, Rejected
@@ -24,20 +21,6 @@ from pfcvr.store import Workspace
 
 QUIET = RunOptions(quiet=True)
 SMALL_IMAGE = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
-IMAGES_PER_VEHICLE = 10
-
-
-def _load_fault_server() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fault_server", Path(__file__).with_name("fault_server.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fault_server"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-faults = _load_fault_server()
 
 
 @dataclass
@@ -70,16 +53,8 @@ class Captioning:
 
 
 def imported(folder: Path, count: int) -> Captioning:
-    """``count`` pictures of 40 x 40 pixels, each with pixels of its own, imported into a workspace."""
-    for number in range(count):
-        file = folder / f"source/images/{number // IMAGES_PER_VEHICLE:05d}/{number:06d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
-        Image.fromarray(coarse).resize((40, 40), Image.Resampling.NEAREST).save(file)
-    workspace = Workspace(folder / "work", create=True)
-    with workspace.lock():
-        import_.run(workspace, ImportConfig(source=folder / "source"), QUIET)
-    return Captioning(workspace)
+    """``count`` pictures in a workspace below ``folder``."""
+    return Captioning(imported_pictures(folder, count))
 
 
 @pytest.fixture

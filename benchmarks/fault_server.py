@@ -1,6 +1,6 @@
 """A chat completions server on loopback that misbehaves by script: what a run of days meets, in seconds.
 
-The standard library and a reader of pictures; it counts what it was asked, by image. ``conftest.py`` starts it.
+The standard library and a reader of pictures; it counts what it was asked, by image.
 """
 
 import asyncio
