@@ -35,20 +35,17 @@ class T2iVerw(ReidJson):
     def naming(self, path: Path) -> Naming:
         """A file name ``00012_000345`` of vehicle 12 is VERI-Wild's image 00012/000345, and is called so here too.
 
-        Vehicles that an export numbered get their names back from its ``vehicle_ids.json``.
+        The first image of a vehicle decides what it is called, so that none becomes two. Vehicles that an export
+        numbered get their names back from its ``vehicle_ids.json``.
         """
-        names = _exported_vehicles(path.resolve().parent / VEHICLE_IDS)
+        exported = _exported_vehicles(path.resolve().parent / VEHICLE_IDS)
+        names: dict[str, str] = {}
 
         def named(identity: str, stem: str) -> tuple[str, str]:
-            prefix, text = names.get(identity), stem
-            if prefix is not None:
-                text = unquote(stem)
-            elif (head := stem.partition("_")[0]).isdecimal() and head.lstrip("0") == identity.lstrip("0"):
-                prefix = head
-            if prefix is None:
-                return identity, stem
-            rest = text.removeprefix(f"{prefix}_")
-            return (prefix, rest) if rest and rest != text and is_plain_name(rest) else (prefix, stem)
+            text = unquote(stem) if identity in exported else stem
+            vehicle_id = exported.get(identity) or names.setdefault(identity, _name_in(stem, identity))
+            rest = text.removeprefix(f"{vehicle_id}_")
+            return vehicle_id, rest if rest and rest != text and is_plain_name(rest) else stem
 
         return named
 
@@ -71,6 +68,12 @@ class T2iVeri(T2iVerw):
             return True
         named = NAME_OF_VERI.search(path.name) or NAME_OF_VERI.search(path.resolve().parent.name)
         return bool(named) and not _has_parts(path)
+
+
+def _name_in(stem: str, identity: str) -> str:
+    """The ``00012`` of ``00012_000345``, where that is the number ``identity``; else ``identity`` itself."""
+    head, separator, _ = stem.partition("_")
+    return head if separator and head.isdecimal() and head.lstrip("0") == identity.lstrip("0") else identity
 
 
 def _exported_vehicles(path: Path) -> dict[str, str]:

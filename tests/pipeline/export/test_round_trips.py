@@ -1,5 +1,6 @@
 """Out, in and out again: nothing that a form can carry is lost on the way."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.config import CaptionConfig, ExportConfig, ImportConfig, PartsConfig, SplitConfig
@@ -19,8 +21,10 @@ from pfcvr.records import (
     Caption,
     CaptionOrigin,
     ImageParts,
+    ImageRecord,
     PartInstance,
     PartsOrigin,
+    PatchGrid,
     VehicleSplit,
 )
 from pfcvr.stage import RunOptions
@@ -119,22 +123,76 @@ def flags_taken_out(tables: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return [part.pop("flags") for table in tables.values() for row in table for part in row["parts"]]
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file but the manifest, which tells what it was made from."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if name != "pfcvr.json"}
+
+
 @SEEDS
 def test_official_export_comes_back_file_by_file(build_empty, tmp_path, seed) -> None:
     first = written(workspace_of(build_empty, tmp_path / "small", seed), tmp_path / "first", "official")
     second = written(taken_back(first, tmp_path / "again"), tmp_path / "second", "official")
-    own = ("pfcvr.json", "vehicle_ids.json")
-    files = [
-        {
-            path.relative_to(out).as_posix(): path.read_bytes()
-            for path in out.rglob("*")
-            if path.is_file() and path.name not in own
-        }
-        for out in (first, second)
+    assert files_of(first) == files_of(second)
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "numbers"),
+    [
+        (["0012/1", "0012/2", "7/1"], {"0012": 12, "7": 7}),
+        (["007/1", "7/1"], {"007": 1, "7": 2}),
+        (["-5/1", "3/1"], {"-5": 1, "3": 2}),
+        ([f"{'9' * 40}/1", "1/1"], {"1": 1, "9" * 40: 2}),
+        (["red van/nose on", "0012/000345", "車/é.1%2E"], {"0012": 1, "red van": 2, "車": 3}),
+        (["0002/0002_c002_00030600_0", "0002/c002_00030600_0", "0003/0003"], {"0002": 2, "0003": 3}),
+        (["a/b_d", "a_b/c", "a_b/a_b_c"], {"a": 1, "a_b": 2}),
+    ],
+    ids=["zero padding", "007 and 7", "negative", "huge", "text", "a stem that names its vehicle", "underscores"],
+)
+def test_ids_of_any_kind_go_through_the_official_form_and_come_back_as_they_were(
+    build_empty, tmp_path, image_ids: list[str], numbers: dict[str, int]
+) -> None:
+    before = named_images(build_empty(tmp_path / "small"), sorted(image_ids))
+    settings = {"format": "official", "copies": True}
+    first, second = tmp_path / "first", tmp_path / "second"
+    export.run(before, ExportConfig.model_validate({"out": first, **settings}), QUIET)
+    after = taken_back(first, tmp_path / "again")
+    assert [(image.image_id, image.vehicle_id) for image in after.images()] == [
+        (image.image_id, image.vehicle_id) for image in before.images() if image.vehicle_id in numbers
     ]
-    assert files[0].keys() == files[1].keys()
-    for name, content in files[0].items():
-        assert files[1][name] == content, name
+    export.run(after, ExportConfig.model_validate({"out": second, **settings}), QUIET)
+    assert json.loads((first / "vehicle_ids.json").read_text()) == numbers
+    left_out = {"left_out.jsonl": b""}
+    assert files_of(second) == files_of(first) | left_out
+
+
+def named_images(small: Any, image_ids: list[str]) -> Workspace:
+    """An image under each of ``image_ids``, and one of the vehicle ``000`` on which no part was found; all of train."""
+    for number, image_id in enumerate(["000/bare", *image_ids]):
+        file = small.source / f"{number}.png"
+        Image.new("RGB", (WIDTH, HEIGHT), (40 * number, 90, 160)).save(file)
+        known = {"source": "small", "path": file.name, "width": WIDTH, "height": HEIGHT}
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        vehicle_id = image_id.partition("/")[0]
+        small.images.append(ImageRecord(image_id=image_id, vehicle_id=vehicle_id, sha256=sha256, **known))
+    small.images.sort(key=lambda image: image.image_id)
+    small.add_images({})
+    small.add_captions()
+    grid = PatchGrid(rows=24, cols=24, coverage=0.5, cells={"roof": "80" + "00" * 71})
+    roof = PartInstance(part="roof", box_xyxy=(0, 0, 8, 8))
+    found = [
+        ImageParts(
+            image_id=image.image_id,
+            instances=(roof,) if image.vehicle_id != "000" else (),
+            grid=grid if image.vehicle_id != "000" else grid.model_copy(update={"cells": {}}),
+            origin=PartsOrigin(detector="import"),
+        )
+        for image in small.images
+    ]
+    small.seal("parts", ImageParts, found, settings={"grid": {"rows": 24, "cols": 24}})
+    vehicles = sorted({image.vehicle_id for image in small.images})
+    small.seal("split", VehicleSplit, [VehicleSplit(vehicle_id=v, split="train", images=1) for v in vehicles])
+    return small.workspace
 
 
 @SEEDS

@@ -231,3 +231,18 @@ def test_a_cell_or_score_of_a_part_file_that_is_no_number_costs_its_part_alone(r
         "00013/000020:boxes/00013_000020.json:item 2": "malformed_score",
     }
     assert [one.part for one in part_records(released)["00013/000020"].instances] == ["wheels"]
+
+
+def test_a_vehicle_whose_file_names_pad_its_number_differently_stays_one_vehicle(released) -> None:
+    names = ["00012_000011", "012_000012", "12_000013", "front"]
+    for number, name in enumerate(names[1:]):
+        released.picture(f"image/{name}.jpg", color=f"rgb({number * 90}, 90, 200)")
+    rows = [ROWS[0] | {"file_path": f"image/{name}.jpg"} for name in names]
+    released.write(NAME, json.dumps([*rows, ROWS[1]]))
+    released.run_import()
+    assert [image_id for image_id, image in released.images().items() if image.vehicle_id == "00012"] == [
+        "00012/000011",
+        "00012/012_000012",
+        "00012/12_000013",
+        "00012/front",
+    ]
