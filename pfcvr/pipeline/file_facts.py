@@ -60,7 +60,7 @@ class FileFacts:
 
     def inspect(self, path: Path) -> ImageFacts:
         """What ``inspect_image`` finds, without reading a file that has not changed since; raises as that does."""
-        state = _state(path)
+        state = file_state(path)
         with self._lock:
             row = self._db.execute("SELECT state, sha256, width, height FROM fact WHERE path = ?", (str(path),))
             known = row.fetchone()
@@ -81,7 +81,7 @@ class FileFacts:
         real = os.path.realpath(path)
         with self._lock:
             row = self._db.execute("SELECT state, sha256 FROM fact WHERE path = ?", (real,)).fetchone()
-        return row is not None and tuple(row) == (_state(Path(real)), sha256)
+        return row is not None and tuple(row) == (file_state(Path(real)), sha256)
 
     def absent(self, present: Iterable[str]) -> tuple[int, list[str]]:
         """How many images of the last finished import are not among the image_ids ``present``, and the first ones."""
@@ -124,7 +124,8 @@ class FileFacts:
         self._db.close()
 
 
-def _state(path: Path) -> str | None:
+def file_state(path: Path) -> str | None:
+    """Size and times of a file, which change when it does; None where there is none."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,14 +1,15 @@
 """A data set that pfcvr exported, from a folder or from the Hub: pictures are unpacked, annotations kept beside.
 
 The unpacked folder holds the image files, ``captions.jsonl``, ``parts.jsonl`` and ``source.json``; the stages caption,
-parts and split take theirs from it (``--captioner import``, ``--detector import``, ``--from-source``).
+parts and split take theirs from it (``--captioner import``, ``--detector import``, ``--from-source``). Importing again
+reads the pixels of those rows alone whose file is not there as it was unpacked.
 """
 
-import errno
 import json
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import quote
@@ -19,15 +20,16 @@ from pfcvr.pipeline.images import IMAGE_SUFFIXES
 from pfcvr.pipeline.sources import HUB_NAME, SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable
 from pfcvr.pipeline.sources.tree import is_plain_name
+from pfcvr.pipeline.sources.unpacking import KNOWN_FILES, UnpackedFiles
 from pfcvr.records import SPLITS, Split
 
 MANIFEST = "pfcvr.json"
 KIND = "pfcvr-dataset"
 CAPTIONS, PARTS_FILE = "captions.jsonl", "parts.jsonl"
 ROWS_AT_A_TIME = 100
-LONGEST_NAME = 255  # bytes; what most disks take
 SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 Row = dict[str, Any]
+Pixels = Callable[[], bytes | None]
 
 
 class PfcvrSet:
@@ -47,8 +49,12 @@ class PfcvrSet:
         with ExitStack() as opened:
             captions = opened.enter_context(atomic_write(unpacked / CAPTIONS))
             parts = opened.enter_context(atomic_write(unpacked / PARTS_FILE))
-            for number, (split, row) in enumerate(rows, start=1):
-                _unpack(table, split, row, f"{split}:row {number}", (captions, parts))
+            record = opened.enter_context(atomic_write(unpacked / KNOWN_FILES))
+            files = opened.enter_context(closing(UnpackedFiles(table.root, record)))
+            for number, (split, row, pixels) in enumerate(rows, start=1):
+                image_id = _unpack(table, files, split, row, pixels, f"{split}:row {number}")
+                if image_id is not None:
+                    _write_annotations(image_id, row, captions, parts)
         texts = [table.root / CAPTIONS, table.root / PARTS_FILE]
         return table.listing("pfcvr", texts, {"captions_file": CAPTIONS, "unpacked_from": str(source)})
 
@@ -57,25 +63,58 @@ def _shards(source: Path) -> list[Path]:
     return sorted((source / "data").glob("*.parquet"))
 
 
-def local_rows(source: Path) -> Iterator[tuple[str, Row]]:
-    """(split, row) of every shard; raises SourceError for one that is damaged."""
-    import pyarrow
+def local_rows(source: Path) -> Iterator[tuple[str, Row, Pixels]]:
+    """(split, row without pixels, what reads its pixels) of every shard; raises SourceError for one that is damaged."""
     import pyarrow.parquet as parquet
 
     for path in _shards(source):
         split = path.name.partition("-")[0]
-        try:
-            with parquet.ParquetFile(path) as shard:
-                for batch in shard.iter_batches(batch_size=ROWS_AT_A_TIME):
-                    for row in batch.to_pylist():
-                        yield split, row
-        except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
-            what = " ".join(str(error).split())[:120]
-            raise SourceError(f"{path}: cannot be read as Parquet ({what}); get the file anew") from None
+        with _reading(path), parquet.ParquetFile(path) as shard:
+            columns = [name for name in shard.schema_arrow.names if name != "image"] + ["image.path"]
+            for group in range(shard.num_row_groups):
+                pixels = _GroupPixels(path, shard, group)
+                batches = shard.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[group], columns=columns)
+                rows = (row for batch in batches for row in batch.to_pylist())
+                for number, row in enumerate(rows):
+                    yield split, row, partial(pixels.of, number)
 
 
-def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """(split, row) of a data set on the Hub, pictures as their files; raises HubError where it cannot be loaded."""
+class _GroupPixels:
+    """The pictures of one row group of a shard, read as far as they are asked for, in order."""
+
+    def __init__(self, path: Path, shard: Any, group: int) -> None:
+        self._path, self._shard, self._group = path, shard, group
+        self._pictures: Iterator[bytes | None] | None = None
+        self._next = 0
+
+    def of(self, number: int) -> bytes | None:
+        """The bytes of row ``number``, which lies behind those that were asked for; None where it has none."""
+        with _reading(self._path):
+            if self._pictures is None:
+                self._pictures = self._read()
+            skipped, self._next = number - self._next, number + 1
+            return next(islice(self._pictures, skipped, None), None)
+
+    def _read(self) -> Iterator[bytes | None]:
+        batches = self._shard.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[self._group], columns=["image.bytes"])
+        for batch in batches:
+            for row in batch.to_pylist():
+                yield _picture(row).get("bytes")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        what = " ".join(str(error).split())[:120]
+        raise SourceError(f"{path}: cannot be read as Parquet ({what}); get the file anew") from None
+
+
+def hub_rows(name: str) -> Iterator[tuple[str, Row, Pixels]]:
+    """As ``local_rows``, of a data set on the Hub; raises HubError where it cannot be loaded."""
     from datasets import Image, load_dataset
 
     try:
@@ -89,38 +128,41 @@ def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
         if "image" in table.column_names:
             table = table.cast_column("image", Image(decode=False))
         for row in table:
-            yield split, row
+            yield split, row, partial(_picture(row).get, "bytes")
 
 
-def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO[bytes], IO[bytes]]) -> None:
+def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixels: Pixels, place: str) -> str | None:
+    """Take over one row and its picture; its image_id, or None where it was refused."""
     image_id, vehicle_id = row.get("image_id"), row.get("vehicle_id")
     named = isinstance(image_id, str) and isinstance(vehicle_id, str) and is_plain_name(image_id)
     if not named or not vehicle_id or not str(image_id).removesuffix("/").startswith(f"{vehicle_id}/"):
         detail = "a row needs an image_id that is its vehicle_id, a slash and a name"
         table.refuse(place, "malformed_line", detail)
-        return
+        return None
     image_id, vehicle_id = str(image_id), str(vehicle_id)
     if "/" in vehicle_id:
         table.refuse(place, "no_identity", f"{image_id}: a vehicle_id has no '/'")
-        return
-    picture = row.get("image") or {}
-    content: bytes | None = picture.get("bytes")
-    if not content:
+        return None
+    path, sha256 = _own_path(table, files, _picture(row).get("path")), str(row.get("sha256"))
+    is_there = path is not None and files.holds(path, sha256)
+    content = None if is_there else pixels()
+    if not is_there and not content:
         table.refuse(image_id, "missing_file", "the data set holds no pixels of this image; see pfcvr-data rebuild")
-        return
-    path = _path_for(table, image_id, picture.get("path"), content)
+        return None
+    path = path or _path_of(image_id, content or b"")
     own_split: Split | None = next((known for known in SPLITS if known == split), None)
-    if not _has_room(table.root / path):
+    if not files.has_room(path):
         table.refuse(image_id, "bad_name", "its name is too long for a file here")
-        return
+        return None
     stated_of = {key: row.get(key) for key in ("camera_id", "timestamp", "color", "type", "model")}
     known = {key: None if value is None else str(value) for key, value in stated_of.items()}
     if not table.add(SourceImage(image_id, vehicle_id, path, **known, source_split=own_split), place):
-        return
-    file = table.root / path
-    if not file.is_file() or file.read_bytes() != content:
-        file.write_bytes(content)
-    captions, parts = files
+        return None
+    files.remember(path, files.put(path, content) if content else sha256)
+    return image_id
+
+
+def _write_annotations(image_id: str, row: Row, captions: IO[bytes], parts: IO[bytes]) -> None:
     spoken = {part: text for part, text in (row.get("part_texts") or {}).items() if text}
     stated = {name: value for name, value in (row.get("attributes") or {}).items() if value}
     said = {"captions": row.get("captions") or [], "part_texts": spoken, "attributes": stated}
@@ -129,28 +171,26 @@ def _unpack(table: ImageTable, split: str, row: Row, place: str, files: tuple[IO
     parts.write(json.dumps({"image_id": image_id, **found}).encode() + b"\n")
 
 
-def _path_for(table: ImageTable, image_id: str, path: Any, content: bytes) -> str:
-    """The path that the image had where it was exported, if that is free and inside the root; else one of its id."""
+def _picture(row: Row) -> Row:
+    picture = row.get("image")
+    return picture if isinstance(picture, dict) else {}
+
+
+def _own_path(table: ImageTable, files: UnpackedFiles, path: Any) -> str | None:
+    """The path that the image had where it was exported, if that is free and inside the root."""
     steps = PurePosixPath(path).parts if isinstance(path, str) and is_plain_name(path) else ()
-    taken = (CAPTIONS, PARTS_FILE, "source.json")
-    if steps and steps[0] not in ("/", *taken) and ".." not in steps and "\\" not in str(path):
-        own = str(PurePosixPath(*steps))
-        is_image = PurePosixPath(own).suffix.lower() in IMAGE_SUFFIXES
-        if is_image and not table.has_image(own) and _has_room(table.root / own):
-            return own
+    taken = (CAPTIONS, PARTS_FILE, KNOWN_FILES, "source.json")
+    if not steps or steps[0] in ("/", *taken) or ".." in steps or "\\" in str(path):
+        return None
+    own = str(PurePosixPath(*steps))
+    is_image = PurePosixPath(own).suffix.lower() in IMAGE_SUFFIXES
+    return own if is_image and not table.has_image(own) and files.has_room(own) else None
+
+
+def _path_of(image_id: str, content: bytes) -> str:
+    """A path from the image_id, for an image that has none of its own."""
     suffix = next((ending for start, ending in SIGNATURES.items() if content.startswith(start)), ".png")
     return "images/" + "/".join(quote(step, safe=" ") for step in image_id.split("/", 1)) + suffix
-
-
-def _has_room(file: Path) -> bool:
-    """Whether a file can lie there; its folder is made. Not where a file is in a folder's place or the other way."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return not os.path.isdir(file) and len(os.fsencode(file.name)) <= LONGEST_NAME
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return False
-        raise
 
 
 def _write_terms(source: Path, unpacked: Path) -> None:

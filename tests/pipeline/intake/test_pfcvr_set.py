@@ -119,10 +119,71 @@ def test_the_datasets_library_reads_the_same_rows_as_the_shards_hold(whole, tmp_
     """Stands in for the Hub: the same call, given the folder instead of the name."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     first = exported(whole.workspace, tmp_path / "first")
-    by_library = {row["image_id"]: (split, row) for split, row in pfcvr_set.hub_rows(str(first))}
-    by_shard = {row["image_id"]: (split, row) for split, row in pfcvr_set.local_rows(first)}
+    by_library = {row["image_id"]: (split, row, pixels()) for split, row, pixels in pfcvr_set.hub_rows(str(first))}
+    by_shard = {row["image_id"]: (split, row, pixels()) for split, row, pixels in pfcvr_set.local_rows(first)}
     assert by_library.keys() == by_shard.keys()
-    for image_id, (split_name, row) in by_shard.items():
-        found_split, found = by_library[image_id]
-        assert found_split == split_name
+    for image_id, (split_name, row, content) in by_shard.items():
+        found_split, found, found_content = by_library[image_id]
+        assert (found_split, found_content) == (split_name, content)
+        found["image"].pop("bytes")
         assert {name: found[name] for name in row} == row
+
+
+@pytest.fixture
+def pixels_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows whose pixels are read from now on, by their number in their row group."""
+    read: list[int] = []
+    real = pfcvr_set._GroupPixels.of
+    monkeypatch.setattr(pfcvr_set._GroupPixels, "of", lambda own, number: (read.append(number), real(own, number))[1])
+    return read
+
+
+def test_importing_a_grown_data_set_again_unpacks_what_is_new_alone(whole, tmp_path: Path, pixels_read) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    workspace = Workspace(tmp_path / "again", create=True)
+    config = ImportConfig(source=first)
+    import_.run(workspace, config, QUIET)
+    unpacked = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "unpacked" / "images").rglob("*.png")}
+    sealed = workspace.sealed("import")
+    assert len(pixels_read) == len(unpacked) == 14
+    pixels_read.clear()
+    assert import_.run(workspace, config, QUIET).already_done
+    assert pixels_read == []
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    new = {**rows[0], "image_id": f"{rows[0]['vehicle_id']}/new", "image": {**rows[0]["image"], "path": "new.png"}}
+    parquet.write_table(type(table).from_pylist([*rows[:2], new, *rows[2:]], table.schema), shard, row_group_size=2)
+    grown = import_.run(workspace, config, QUIET)
+    assert grown.notes["since_last_import"]["added"] == 1
+    assert (grown.kept, pixels_read) == (15, [0])
+    assert {path: path.stat().st_mtime_ns for path in unpacked} == unpacked
+    assert (tmp_path / "again" / "unpacked" / "new.png").read_bytes() == rows[0]["image"]["bytes"]
+    assert sealed.records_sha256 != workspace.sealed("import").records_sha256
+
+
+def test_unpacked_files_that_were_altered_or_lost_are_unpacked_anew(whole, tmp_path: Path, pixels_read) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    workspace = Workspace(tmp_path / "again", create=True)
+    import_.run(workspace, ImportConfig(source=first), QUIET)
+    altered, lost, *_ = sorted((tmp_path / "again" / "unpacked" / "images").rglob("*.png"))
+    before = altered.read_bytes(), lost.read_bytes()
+    altered.write_bytes(before[1])
+    lost.unlink()
+    pixels_read.clear()
+    assert import_.run(workspace, ImportConfig(source=first), QUIET).kept == 14
+    assert (altered.read_bytes(), lost.read_bytes()) == before
+    assert len(pixels_read) == 2
+
+
+def test_a_picture_that_changed_in_the_data_set_replaces_the_unpacked_one(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    workspace = Workspace(tmp_path / "again", create=True)
+    import_.run(workspace, ImportConfig(source=first), QUIET)
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    rows[0] |= {"image": {**rows[0]["image"], "bytes": rows[1]["image"]["bytes"]}, "sha256": rows[1]["sha256"]}
+    parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
+    assert import_.run(workspace, ImportConfig(source=first), QUIET).notes["since_last_import"]["changed"] == 1
+    assert (tmp_path / "again" / "unpacked" / rows[0]["image"]["path"]).read_bytes() == rows[1]["image"]["bytes"]
