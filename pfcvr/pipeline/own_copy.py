@@ -5,6 +5,8 @@ Copies lie differently: ``images/00012/000345.jpg``, ``images_part03/00012/00034
 """
 
 import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path, PurePosixPath
 
 from pfcvr.errors import SourceError
@@ -13,6 +15,45 @@ from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 from pfcvr.scratch import temporary_tables
 
 MOST_CANDIDATES = 16
+
+
+class Agreement(IntEnum):
+    """How far the place of a file is the one that an annotation names, best first."""
+
+    PATH = 0
+    PATH_WITHOUT_ENDING = 1
+    FOLDER_OR_VEHICLE_AND_STEM = 2
+    STEM = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that could be an image: its path below the root, its size in bytes, and the name that both share."""
+
+    path: str
+    size: int
+    agreement: Agreement
+    name: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the file of an annotated image may be called in a copy, besides its whole ``path``; without endings."""
+
+    path: str
+    telling: frozenset[str]
+    stems: frozenset[str]
+
+    def every(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset({_without_ending(self.path)}) | self.telling | self.stems
+
+
+def names_of(image_id: str, vehicle_id: str, path: str) -> Names:
+    """The names of the image that lay at ``path`` inside its source."""
+    own, stem = PurePosixPath(path), image_id.removeprefix(f"{vehicle_id}/")
+    telling = {f"{own.parent.name}/{own.stem}", image_id, f"{vehicle_id}_{stem}"}
+    return Names(path, frozenset(telling), frozenset({own.stem, stem}))
 
 
 class OwnCopy:
@@ -43,21 +84,24 @@ class OwnCopy:
             listing.update(f"{path}\n{size}\n".encode())
         return listing.hexdigest()
 
-    def candidates(self, image_id: str, vehicle_id: str, path: str) -> list[tuple[str, int]]:
-        """(path below the root, size in bytes) of files that could be the image, the likeliest first."""
-        own, stem = PurePosixPath(path), image_id.removeprefix(f"{vehicle_id}/")
-        found: dict[str, int] = {}
-        for column, names in (
-            ("path", {path}),
-            ("placed", {f"{own.parent.name}/{own.stem}", image_id}),
-            ("stem", {f"{vehicle_id}_{stem}"}),
-            ("stem", {own.stem, stem}),
+    def candidates(self, names: Names) -> list[Candidate]:
+        """Files that could be the image with these ``names``, those that agree best first; not all of a common stem."""
+        found: dict[str, Candidate] = {}
+        for agreement, column, wanted in (
+            (Agreement.FOLDER_OR_VEHICLE_AND_STEM, "placed", names.telling),
+            (Agreement.FOLDER_OR_VEHICLE_AND_STEM, "stem", names.telling),
+            (Agreement.STEM, "stem", names.stems),
         ):
-            for name in sorted(names):
-                query = f"SELECT path, size FROM file WHERE {column} = ? ORDER BY path LIMIT {MOST_CANDIDATES}"
-                for candidate, size in self._files.execute(query, (name,)):
-                    found.setdefault(candidate, size)
-        return list(found.items())[:MOST_CANDIDATES]
+            for name in sorted(wanted):
+                query = f"SELECT path, size FROM file WHERE {column} = ? ORDER BY path <> ?, path LIMIT ?"
+                for path, size in self._files.execute(query, (name, names.path, MOST_CANDIDATES)):
+                    found.setdefault(path, _candidate(path, size, agreement, name, names.path))
+        return sorted(found.values(), key=lambda one: one.agreement)[:MOST_CANDIDATES]
+
+    def count_of_stem(self, stem: str) -> int:
+        """How many files bear it."""
+        (count,) = self._files.execute("SELECT count(*) FROM file WHERE stem = ?", (stem,)).fetchone()
+        return int(count)
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a candidate; None where it cannot be read or is a link that leaves the root."""
@@ -68,3 +112,18 @@ class OwnCopy:
 
     def close(self) -> None:
         self._files.close()
+
+
+def _candidate(path: str, size: int, agreement: Agreement, name: str, wanted: str) -> Candidate:
+    """The file at ``path``, found by ``name``, for an image that lay at ``wanted``."""
+    bare = _without_ending(wanted)
+    if path == wanted:
+        return Candidate(path, size, Agreement.PATH, bare)
+    if _without_ending(path) == bare:
+        return Candidate(path, size, Agreement.PATH_WITHOUT_ENDING, bare)
+    return Candidate(path, size, agreement, name)
+
+
+def _without_ending(path: str) -> str:
+    own = PurePosixPath(path)
+    return str(own.parent / own.stem)

@@ -13,6 +13,7 @@ from pfcvr.config import GridConfig
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file
 from pfcvr.pipeline.exporters import ExportFacts
+from pfcvr.pipeline.own_copy import Names, names_of
 from pfcvr.records import PARTS, SPLITS, PatchGrid, Source, Split
 
 FOUND_BY = ("path", "bytes", "dhash")
@@ -71,6 +72,16 @@ class PublishedAnnotations:
                             raise SourceError(f"{path}: {what}; get the annotations anew")
                         last[split] = row["image_id"]
                         yield split, row
+
+    def names(self) -> Iterator[Names]:
+        """What the file of each image may be called; raises SourceError for a shard that is damaged."""
+        columns = ["image_id", "vehicle_id", "path"]
+        for _, path in self._shards:
+            with _opened(path) as shard:
+                for batch in shard.iter_batches(batch_size=ROWS_AT_A_TIME, columns=columns):
+                    for row in _rows_of(batch, path):
+                        if all(isinstance(row[column], str) for column in columns):
+                            yield names_of(*(row[column] for column in columns))
 
     def total(self) -> int:
         """Number of rows; raises SourceError for a shard that is damaged."""

@@ -1,7 +1,8 @@
 """``pfcvr-data rebuild``: published annotations and the reader's own copy of the images, joined to a data set.
 
 Of each image the report says: ``ok`` (the very bytes), ``reencoded`` (other bytes, the same picture by its difference
-hash), ``different`` (a file of that name with another picture), or ``missing``.
+hash), ``ambiguous`` (the same, but another image or file may be meant), ``different`` (a file of that name with another
+picture), or ``missing``.
 """
 
 import hashlib
@@ -21,17 +22,15 @@ from pfcvr.files import disk_full_stops
 from pfcvr.pipeline.dataset_manifest import DATASET_VERSION, manifest_head
 from pfcvr.pipeline.exporters.hf import features
 from pfcvr.pipeline.exporters.table import write_table
-from pfcvr.pipeline.images import UnreadableImage, open_rgb
+from pfcvr.pipeline.matching import STATUSES, Found, Matcher
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.own_copy import OwnCopy
-from pfcvr.pipeline.perceptual import REENCODED_BITS, bits_apart, difference_hash
 from pfcvr.pipeline.published_annotations import FOUND_BY, PublishedAnnotations
 from pfcvr.progress import Progress
 from pfcvr.records import Split
 from pfcvr.stage import RunOptions
 
 REPORT, REPORT_TEXT = "report.jsonl", "report.txt"
-STATUSES = ("ok", "reencoded", "different", "missing")
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,6 @@ class RebuildSummary:
         done = " (already done)" if self.already_done else ""
         counted = _counted(self.statuses)
         return f"rebuild: {self.kept:,} of {self.rows_in:,} images in {self.out}{done}: {counted}; see {REPORT_TEXT}"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the reader's copy has of one image; ``pixels`` where they can stand for it."""
-
-    status: str
-    file: str | None = None
-    detail: str = ""
-    pixels: bytes | None = None
 
 
 def run(config: RebuildConfig, options: RunOptions) -> RebuildSummary:
@@ -131,8 +120,9 @@ class _Rebuild:
             )
             report = opened.enter_context((folder / REPORT).open("w", encoding="utf-8"))
             text = opened.enter_context((folder / REPORT_TEXT).open("w", encoding="utf-8"))
+            matcher = opened.enter_context(closing(Matcher(self._copy, self._annotations.names)))
             for split, row in self._annotations.rows():
-                found = find(row, self._copy)
+                found = matcher.find(row)
                 self._statuses[found.status] += 1
                 accepted = found.status == "ok" or self._config.accept_reencoded
                 reason = None if accepted and found.pixels is not None else found.status
@@ -144,43 +134,6 @@ class _Rebuild:
                 self._kept += 1
                 yield split, _joined(row, found.pixels), len(found.pixels)
             text.write(f"{_counted(self._statuses)}\n")
-
-
-def find(row: dict[str, Any], copy: OwnCopy) -> Found:
-    """What ``copy`` has of the image that ``row`` describes."""
-    candidates = copy.candidates(row["image_id"], row["vehicle_id"], row["path"])
-    for path, size in candidates:
-        if size == row["bytes"]:
-            pixels = copy.read(path)
-            if pixels is not None and hashlib.sha256(pixels).hexdigest() == row["sha256"]:
-                return Found("ok", path, pixels=pixels)
-    for path, _ in candidates:
-        found = _looks_the_same(row, path, copy)
-        if found is not None:
-            return found
-    if candidates:
-        return Found("different", candidates[0][0], "neither its bytes nor its picture are those annotated")
-    return Found("missing")
-
-
-def _looks_the_same(row: dict[str, Any], path: str, copy: OwnCopy) -> Found | None:
-    """Found as reencoded where the pictures look the same; its pixels only where boxes and masks still fit them."""
-    pixels = copy.read(path)
-    own = None if pixels is None else difference_hash(pixels)
-    if pixels is None or own is None or row["dhash"] is None:
-        return None
-    apart = bits_apart(own, row["dhash"])
-    if apart > REENCODED_BITS:
-        return None
-    detail = f"{apart} of 64 bits of the difference hash apart"
-    try:
-        width, height = open_rgb(pixels).size
-    except UnreadableImage as error:
-        return Found("different", path, error.detail)
-    if (width, height) != (row["width"], row["height"]):
-        wanted = f"{row['width']} x {row['height']}"
-        return Found("reencoded", path, f"{detail}; {width} x {height} pixels, boxes and masks are for {wanted}")
-    return Found("reencoded", path, detail, pixels)
 
 
 def _joined(row: dict[str, Any], pixels: bytes) -> dict[str, Any]:

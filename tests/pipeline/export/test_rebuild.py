@@ -14,6 +14,7 @@ from PIL import Image
 from pfcvr.config import ExportConfig, RebuildConfig
 from pfcvr.errors import NothingKept, SealedError, SourceError
 from pfcvr.pipeline import export, rebuild
+from pfcvr.records import ImageRecord
 from pfcvr.stage import RunOptions
 
 QUIET = RunOptions(quiet=True)
@@ -57,7 +58,13 @@ def test_copies_in_other_folders_are_found(whole, published, tmp_path, place) ->
         file = copy / place.format(vehicle=image.vehicle_id, stem=image.image_id.partition("/")[2])
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(whole.source / image.path, file)
-    assert join(published, copy, tmp_path / "out").statuses == {"ok": 14, "reencoded": 0, "different": 0, "missing": 0}
+    assert join(published, copy, tmp_path / "out").statuses == {
+        "ok": 14,
+        "reencoded": 0,
+        "ambiguous": 0,
+        "different": 0,
+        "missing": 0,
+    }
 
 
 def test_same_stem_in_many_folders_is_told_apart_by_folder_and_bytes(whole, published, tmp_path) -> None:
@@ -108,7 +115,7 @@ def damaged_copy(small, folder: Path) -> Path:
 
 def test_each_image_is_ok_reencoded_different_or_missing(small, pictures, tmp_path) -> None:
     summary = join(pictures, damaged_copy(small, tmp_path / "copy"), tmp_path / "out")
-    assert summary.statuses == {"ok": 1, "reencoded": 2, "different": 2, "missing": 1}
+    assert summary.statuses == {"ok": 1, "reencoded": 2, "ambiguous": 0, "different": 2, "missing": 1}
     assert (summary.kept, summary.rejected) == (1, 5)
     report = report_of(tmp_path / "out")
     assert [report[image.image_id]["status"] for image in small.images] == [
@@ -122,7 +129,7 @@ def test_each_image_is_ok_reencoded_different_or_missing(small, pictures, tmp_pa
     assert "90 x 60 pixels, boxes and masks are for 180 x 120" in report["1/000003"]["detail"]
     text = (tmp_path / "out" / "report.txt").read_text()
     assert "missing    '2/000006'" in text
-    assert text.endswith("1 ok, 2 reencoded, 2 different, 1 missing\n")
+    assert text.endswith("1 ok, 2 reencoded, 0 ambiguous, 2 different, 1 missing\n")
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["1/000001"]
 
 
@@ -155,7 +162,9 @@ def test_copy_without_any_of_the_images_is_one_sentence_and_no_data_set(publishe
     with pytest.raises(SourceError, match="no image files here"):
         join(published, tmp_path / "copy", tmp_path / "out")
     smooth(1).save(tmp_path / "copy" / "holiday.jpg")
-    with pytest.raises(NothingKept, match="0 ok, 0 reencoded, 0 different, 14 missing.; give the root of the"):
+    with pytest.raises(
+        NothingKept, match="0 ok, 0 reencoded, 0 ambiguous, 0 different, 14 missing.; give the root of the"
+    ):
         join(published, tmp_path / "copy", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -168,7 +177,7 @@ def test_link_out_of_the_copy_is_not_followed(whole, published, tmp_path) -> Non
     target.rename(outside)
     target.symlink_to(outside)
     summary = join(published, copy, tmp_path / "out")
-    assert summary.statuses == {"ok": 13, "reencoded": 0, "different": 1, "missing": 0}
+    assert summary.statuses == {"ok": 13, "reencoded": 0, "ambiguous": 0, "different": 1, "missing": 0}
 
 
 def test_annotations_that_are_none_or_damaged_are_one_sentence(whole, published, tmp_path) -> None:
@@ -219,3 +228,86 @@ def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:
     parquet.write_table(type(table).from_pylist([*rows[:2], rows[1], *rows[2:]], table.schema), shard)
     with pytest.raises(SourceError, match="comes twice or out of order"):
         join(published, whole.source, tmp_path / "out")
+
+
+def annotated_pictures(small, numbers: list[int], out: Path) -> Path:
+    """Annotations of ``images/a/0001.png``, ``images/b/0001.png`` and so on: smooth pictures of these numbers."""
+    for compression, (vehicle, number) in enumerate(zip("abc", numbers, strict=False)):
+        path = f"images/{vehicle}/0001.png"
+        file = small.source / path
+        file.parent.mkdir(parents=True)
+        smooth(number).save(file, compress_level=compression + 1)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        known = {"source": "small", "path": path, "sha256": sha256, "width": 180, "height": 120}
+        small.images.append(ImageRecord(image_id=f"{vehicle}/0001", vehicle_id=vehicle, **known))
+    small.add_images({})
+    small.add_captions()
+    small.add_split(val=0)
+    export.run(small.workspace, ExportConfig(out=out, format="annotations"), QUIET)
+    return out
+
+
+def copy_in_jpeg(folder: Path, files: dict[str, int]) -> Path:
+    """Files of other bytes than those annotated: path to the number of the smooth picture there."""
+    for quality, (path, number) in enumerate(files.items(), start=60):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        smooth(number).save(folder / path, quality=quality)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("numbers", "files", "statuses"),
+    [
+        ([0, 1], {"images/a/0001.jpg": 0, "images/b/0001.jpg": 1}, ["reencoded", "reencoded"]),
+        ([0, 0], {"images/a/0001.jpg": 0, "images/b/0001.jpg": 0}, ["reencoded", "reencoded"]),
+        ([0, 1], {"images/a/0001.jpg": 0, "more/a/0001.jpg": 0, "b/0001.jpg": 1}, ["reencoded", "reencoded"]),
+        ([0, 1], {"x/a/0001.jpg": 0, "y/a/0001.jpg": 0, "b_0001.jpg": 1}, ["ambiguous", "reencoded"]),
+        ([0, 1], {"x/0001.jpg": 0, "b/0001.jpg": 1}, ["ambiguous", "reencoded"]),
+        ([0, 0], {"b/0001.jpg": 0}, ["ambiguous", "reencoded"]),
+        ([0, 1], {"x/0001.jpg": 5, "b/0001.jpg": 1}, ["different", "reencoded"]),
+    ],
+    ids=[
+        "in their places",
+        "twins in their places",
+        "and a second copy elsewhere",
+        "two copies elsewhere",
+        "moved to where its name says nothing",
+        "only its twin is there",
+        "another picture of that name",
+    ],
+)
+def test_a_look_alike_is_taken_where_it_lies_in_its_place_or_its_name_means_it_alone(
+    small, tmp_path, numbers: list[int], files: dict[str, int], statuses: list[str]
+) -> None:
+    published, out = annotated_pictures(small, numbers, tmp_path / "annotations"), tmp_path / "out"
+    summary = join(published, copy_in_jpeg(tmp_path / "copy", files), out, accept_reencoded=True)
+    assert [report_of(out)[image_id]["status"] for image_id in ("a/0001", "b/0001")] == statuses
+    assert [row["image_id"] for row in rows_of(out)] == [
+        image_id for image_id, status in zip(("a/0001", "b/0001"), statuses, strict=True) if status == "reencoded"
+    ]
+    assert summary.statuses["ambiguous"] == statuses.count("ambiguous")
+
+
+def test_what_is_ambiguous_is_listed_with_its_files_and_what_to_do(small, tmp_path) -> None:
+    published, out = annotated_pictures(small, [0, 1, 2], tmp_path / "annotations"), tmp_path / "out"
+    places = {"x/a/0001.jpg": 0, "y/a/0001.jpg": 0, "z/0001.jpg": 1, "images/c/0001.jpg": 2}
+    copy = copy_in_jpeg(tmp_path / "copy", places)
+    summary = join(published, copy, out, accept_reencoded=True)
+    assert summary.reasons == {"ambiguous": 2}
+    report = report_of(out)
+    assert report["a/0001"]["detail"] == (
+        "looks like x/a/0001.jpg and y/a/0001.jpg, but these are 2 pictures; put the right file at images/a/0001.png"
+    )
+    assert report["b/0001"]["detail"] == (
+        "looks like z/0001.jpg, but 3 annotated images may be called 0001; put the right file at images/b/0001.png"
+    )
+    assert "ambiguous  'a/0001' 'x/a/0001.jpg' (looks like" in (out / "report.txt").read_text()
+    (copy / "images" / "b").mkdir()
+    (copy / "z" / "0001.jpg").rename(copy / "images" / "b" / "0001.jpg")
+    assert join(published, copy, out, accept_reencoded=True).statuses["reencoded"] == 2
+
+
+def test_a_flat_copy_whose_names_occur_once_is_taken(small, pictures, tmp_path) -> None:
+    files = {f"{image.image_id.partition('/')[2]}.jpg": number for number, image in enumerate(small.images)}
+    summary = join(pictures, copy_in_jpeg(tmp_path / "copy", files), tmp_path / "out", accept_reencoded=True)
+    assert (summary.kept, summary.statuses["reencoded"]) == (6, 6)
