@@ -80,10 +80,11 @@ class ChildProcess:
             if pipe is not None:
                 pipe.close()
 
-    def last_line(self, containing: tuple[str, ...] = ("",)) -> str:
+    def last_line(self, containing: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> str:
         """The last line that this process wrote to the log and that holds one of ``containing``, or nothing.
 
-        What earlier processes left in the same file is not looked at. At most 300 characters.
+        Lines that hold one of ``without``, and what earlier processes left in the same file, are not looked at. At most
+        300 characters.
         """
         try:
             with self._log.open("rb") as file:
@@ -91,5 +92,9 @@ class ChildProcess:
                 lines = file.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
-        found = (line.strip() for line in reversed(lines) if line.strip() and any(word in line for word in containing))
+        found = (
+            line.strip()
+            for line in reversed(lines)
+            if line.strip() and any(word in line for word in containing) and not any(word in line for word in without)
+        )
         return next(found, "")[:300]

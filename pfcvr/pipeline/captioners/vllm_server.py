@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,14 @@ SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_START = 3600.0
 SECONDS_PER_LOOK = 5.0
 ERROR_MARKS = ("Error", "error:")
+# The server process only passes on that its engine ended; warnings name errors that may come.
+NO_CAUSES = ("root cause", "WARNING")
+LOG_PREFIX = re.compile(r"^(\([^()]*\) )?ERROR [-\d]+ [:\d]+ \[[^\]]*\]\s*")
+# What ends the engine again and again, and what helps.
+CURES = {
+    "CPU Generator does not use offset": "this vLLM cannot compute a seeded prompt in pieces on a CPU, add "
+    "--server-args '--no-enable-chunked-prefill'",
+}
 RESTARTS = 3
 # "vllm serve" can run several API processes but finds itself only as the distribution "vllm"; builds that carry
 # another name, such as the one for CPUs, have the older entry point.
@@ -62,8 +71,8 @@ class VllmServer:
     """One server, on the same loopback port for as long as this object lives.
 
     Once it was ready, a thread watches it: a process that ends is started again, at most RESTARTS times, while requests
-    wait; then ``failed`` is called with the StageStopped that tells why. When ``ending`` is set nobody waits or watches
-    any more. Raises BackendError when the interpreter has no vLLM.
+    wait; then, or at once where it would end again, ``failed`` is called with the StageStopped that tells why. When
+    ``ending`` is set nobody waits or watches any more. Raises BackendError when the interpreter has no vLLM.
     """
 
     def __init__(self, plan: ServerPlan, failed: Callable[[StageStopped], None], ending: threading.Event) -> None:
@@ -107,6 +116,10 @@ class VllmServer:
             if process.ended() is None:
                 continue
             why = self._last_words(process)
+            cure = next((cure for mark, cure in CURES.items() if mark in why), None)
+            if cure is not None:
+                self._failed(self._stopped(f"ended with {why}: {cure}"))
+                return
             if restarts == RESTARTS:
                 self._failed(self._stopped(f"ended {restarts + 1} times, the last time with {why}"))
                 return
@@ -141,7 +154,7 @@ class VllmServer:
     def _last_words(self, process: ChildProcess) -> str:
         code = process.ended()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        words = process.last_line(ERROR_MARKS) or process.last_line()
+        words = LOG_PREFIX.sub("", process.last_line(ERROR_MARKS, NO_CAUSES) or process.last_line())
         return f"{how} ({words})" if words else how
 
     def _say(self, text: str) -> None:

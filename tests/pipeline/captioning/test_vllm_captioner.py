@@ -141,6 +141,40 @@ def test_a_server_that_keeps_ending_stops_the_run_which_then_continues(
     assert len(captioned(workspace)) == 12
 
 
+def engine_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """The lines in which vLLM 0.32 tells that its engine ended by ``error``."""
+    words = tmp_path / "last-words.txt"
+    words.write_text(
+        "(APIServer pid=1) WARNING 11-21 19:19:21 [system_utils.py:255] This can cause OSError: Too many open files\n"
+        f"(Worker pid=3) ERROR 11-21 19:20:57 [multiproc_executor.py:1063] {error}\n"
+        "(EngineCore pid=2) ERROR 11-21 19:20:57 [core.py:1512] RuntimeError: Worker failed with error "
+        f"'{error}', please check the stack trace above for the root cause\n"
+        "(APIServer pid=1) ERROR 11-21 19:20:57 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: "
+        "EngineCore encountered an issue. See stack trace (above) for the root cause.\n"
+        "(APIServer pid=1) INFO:     Shutting down\n"
+    )
+    monkeypatch.setenv("STUB_LAST_WORDS", str(words))
+    monkeypatch.setenv("STUB_DIES_AFTER", "1")
+
+
+def test_of_all_that_a_dying_engine_says_the_cause_is_told(
+    workspace: Workspace, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_dies(tmp_path, monkeypatch, "ValueError: no room for 9 tokens")
+    with pytest.raises(StageStopped, match=r"last time with exit code 7 \(ValueError: no room for 9 tokens\); look"):
+        caption.run(workspace, config(), QUIET)
+
+
+def test_an_engine_that_would_end_again_is_not_started_again_and_the_sentence_says_what_helps(
+    workspace: Workspace, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_dies(tmp_path, monkeypatch, "RuntimeError: CPU Generator does not use offset")
+    expected = r"not use offset\): .* add --server-args '--no-enable-chunked-prefill'; look at .*vllm-0.log and run"
+    with pytest.raises(StageStopped, match=expected):
+        caption.run(workspace, config(), QUIET)
+    assert len(lines(notes, "starts.jsonl")) == 1
+
+
 def test_a_server_that_cannot_start_is_one_sentence_with_its_last_error(
     workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """A server with the command line and routes of vLLM's that knows one sentence, and can be told to fail.
 
 STUB_FOLDER gets one JSON line a start (``starts.jsonl``) and one a request (``requests.jsonl``). STUB_LOADING: seconds
-before it is healthy. STUB_DIES_AFTER: requests that a process answers before it ends; STUB_REFUSES: it never starts.
+before it is healthy. STUB_DIES_AFTER: requests that a process answers before it ends; STUB_LAST_WORDS: a file with
+what it says then; STUB_REFUSES: it never starts.
 """
 
 import argparse
@@ -47,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             number = Handler.answered
         limit = int(os.environ.get("STUB_DIES_AFTER", "0"))
         if limit and number > limit:
-            print("RuntimeError: the card is out of memory", flush=True)
+            words = os.environ.get("STUB_LAST_WORDS")
+            print(Path(words).read_text() if words else "RuntimeError: the card is out of memory", flush=True)
             os._exit(7)
         note("requests.jsonl", pid=os.getpid(), image=json.dumps(body["messages"])[-2000:])
         message = {"role": "assistant", "content": SENTENCE}
