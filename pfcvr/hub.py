@@ -24,6 +24,7 @@ HUB_OWN_FILES = frozenset({".gitattributes"})  # the Hub writes it into every ne
 WAITS = (2.0, 8.0, 20.0)  # seconds, beside the client's own repetitions of single requests
 TRANSIENT = (408, 409, 429, 500, 502, 503, 504)
 SHOWN = 3
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TOKEN = re.compile(r"hf_\w+")
 
 Kind = Literal["dataset", "model"]
@@ -59,7 +60,8 @@ class Standing:
 class Publication:
     """What is to be published. ``restricted``: private and, for those who are let in, gated, before the first byte.
 
-    ``private`` None leaves a repository that exists as it is, and a new one to the account's own rule.
+    ``private`` None leaves a repository that exists as it is, and a new one to the account's own rule. ``message`` is
+    that of the commit.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Publication:
     kind: Kind
     private: bool | None = None
     restricted: bool = False
+    message: str = "Publish with pfcvr"
 
     @property
     def files(self) -> dict[str, Path]:
@@ -99,16 +102,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def publish(publication: Publication, overwrite: bool = False) -> Published:
+def publish(publication: Publication, overwrite: bool = False, token: str | bool | None = None) -> Published:
     """Bring ``publication`` to the Hub, or what is missing of it, and compare every file there with the one here.
 
     With ``overwrite`` files of the same name are replaced and those of an earlier publication of ours removed;
-    files of others stay.
+    files of others stay. ``token`` None is the one of this machine.
 
     Raises:
         HubError: the Hub refused something, was not reached, or the repository holds something else.
     """
-    hub = HubRepository(publication.name, publication.kind)
+    hub = HubRepository(publication.name, publication.kind, token)
     files = publication.files
     standing = hub.standing()
     outdated: tuple[str, ...] = ()
@@ -124,7 +127,7 @@ def publish(publication: Publication, overwrite: bool = False) -> Published:
         raise HubError(f"{publication.name}: the Hub does not show the repository that was made; run the same again")
     kept = sum(name in before.files and before.files[name].holds(path) for name, path in files.items())
     if kept < len(files) or outdated:
-        hub.upload(publication.folder, before.commit, outdated)
+        hub.upload(publication, before.commit, outdated)
     arrived = hub.standing()
     wrong = [
         n for n, path in files.items() if arrived is None or n not in arrived.files or not arrived.files[n].holds(path)
@@ -139,14 +142,14 @@ def publish(publication: Publication, overwrite: bool = False) -> Published:
 class HubRepository:
     """One repository on the Hub, asked through ``HfApi``; every refusal is a HubError."""
 
-    def __init__(self, name: str, kind: Kind) -> None:
+    def __init__(self, name: str, kind: Kind, token: str | bool | None = None) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         if not sys.stderr.isatty():
             disable_progress_bars()
         self.name, self.kind = name, kind
-        self._api = HfApi()
+        self._api = HfApi(token=token)
 
     @property
     def url(self) -> str:
@@ -192,15 +195,15 @@ class HubRepository:
             repo_type=self.kind,
         )
 
-    def upload(self, folder: Path, parent: str, remove: tuple[str, ...]) -> None:
-        """Send what is in ``folder`` and not there yet; refused when somebody else has committed since ``parent``."""
+    def upload(self, publication: Publication, parent: str, remove: tuple[str, ...]) -> None:
+        """Send what is not there yet; refused when somebody else has committed since ``parent``."""
         try:
             self._ask(
                 self._api.upload_folder,
                 repo_id=self.name,
                 repo_type=self.kind,
-                folder_path=folder,
-                commit_message="Publish with pfcvr",
+                folder_path=publication.folder,
+                commit_message=publication.message,
                 parent_commit=parent,
                 delete_patterns=list(remove) or None,
             )
@@ -211,8 +214,8 @@ class HubRepository:
                 f"{self.name}: the transfer broke off ({_quoted(error)}); run the same command again, it continues"
             ) from error
 
-    def read_json(self, name: str, revision: str | None = None) -> dict[str, Any]:
-        """The JSON object in the file ``name``; empty where it is something else."""
+    def read_file(self, name: str, revision: str | None = None) -> bytes:
+        """What is in the file ``name``."""
         with TemporaryDirectory() as folder:
             path = self._ask(
                 self._api.hf_hub_download,
@@ -222,10 +225,14 @@ class HubRepository:
                 revision=revision,
                 local_dir=folder,
             )
-            try:
-                content = json.loads(Path(path).read_bytes())
-            except ValueError:
-                return {}
+            return Path(path).read_bytes()
+
+    def read_json(self, name: str, revision: str | None = None) -> dict[str, Any]:
+        """The JSON object in the file ``name``; empty where it is something else."""
+        try:
+            content = json.loads(self.read_file(name, revision))
+        except ValueError:
+            return {}
         return content if isinstance(content, dict) else {}
 
     def _ask(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:

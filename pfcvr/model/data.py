@@ -5,7 +5,6 @@ that say which image is whose are held in memory.
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from pfcvr.config import Protocol
 from pfcvr.errors import DataError
 from pfcvr.files import sha256_file, sha256_json
+from pfcvr.hub import HUB_NAME
 from pfcvr.identity_draw import carve_validation
 from pfcvr.model.hub_data import load_hub_tables
 from pfcvr.model.part_masks import NO_PARTS, PartLayers, layers_of_grid, layers_of_instances
@@ -24,7 +24,6 @@ from pfcvr.model.part_masks import NO_PARTS, PartLayers, layers_of_grid, layers_
 DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
 NEEDED_COLUMNS = ("image", "image_id", "vehicle_id", "captions")
 KNOWN_SPLITS = ("train", "val", "test")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Rows:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from pfcvr.errors import CheckpointError
-from pfcvr.hub import MANIFEST_NAME, patiently
-from pfcvr.model.pretrained import CONFIG_NAME, HUB_NAME, PREPROCESSING_NAME, TOKENIZER_NAMES, WEIGHTS_NAME
+from pfcvr.hub import HUB_NAME, MANIFEST_NAME, patiently
+from pfcvr.model.pretrained import CONFIG_NAME, PREPROCESSING_NAME, TOKENIZER_NAMES, WEIGHTS_NAME
 from pfcvr.model.run_folder import RunFolder
 
 MODEL_FILES = (WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES)

@@ -4,7 +4,6 @@ The same folder is what a model's repository on the Hugging Face Hub holds.
 """
 
 import json
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pfcvr.config import ModelConfig, parse
 from pfcvr.errors import CheckpointError, HubError, UsageError
+from pfcvr.hub import HUB_NAME, MANIFEST_NAME, HubRepository, Publication, publish
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
 from pfcvr.model.tokenizer import CaptionTokenizer
@@ -22,7 +22,6 @@ from pfcvr.model.tokenizer import CaptionTokenizer
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
 PREPROCESSING_NAME, TOKENIZER_NAMES = "preprocessor_config.json", ("tokenizer.json", "tokenizer_config.json")
 FORMAT_VERSION = 1
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 Model = TypeVar("Model", bound="PretrainedModel")  # not Self, which the shape checks of the tests cannot resolve
 
 
@@ -91,15 +90,26 @@ class PretrainedModel(nn.Module):
     ) -> str:
         """Upload the model to ``repo_id`` (OWNER/NAME) on the Hub, made if needed; the address of the commit.
 
-        A model card that is there already is not replaced. ``private`` counts only for a repository that is made now;
-        none: what the owner's account says.
+        A model card that is there already is not replaced. ``private`` true is seen to before anything is sent; none: a
+        repository that is there stays as it is, a new one becomes what the owner's account says.
 
         Raises:
-            HubError: the Hub refused it or was not reached.
+            HubError: the Hub refused it or was not reached, or the repository holds what ``pfcvr push`` published.
         """
-        with TemporaryDirectory() as folder:
+        there = HubRepository(repo_id, "model", token).standing()
+        if there is not None and MANIFEST_NAME in there.files:
+            raise HubError(
+                f"{repo_id}: holds a run with its recipe and results, which would be those of another model; publish "
+                "the new run with pfcvr push, or give another name"
+            )
+        with TemporaryDirectory() as name:
+            folder = Path(name)
             self.save_pretrained(folder)
-            return _upload(Path(folder), repo_id, private, token, commit_message)
+            if there is not None and CARD_NAME in there.files:
+                (folder / CARD_NAME).unlink()
+            publication = Publication(folder, repo_id, "model", private, message=commit_message)
+            done = publish(publication, overwrite=True, token=token)
+            return f"{done.url}/commit/{done.commit}"
 
 
 def _download(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
@@ -112,22 +122,6 @@ def _download(repo_id: str, revision: str | None, token: str | bool | None) -> P
     except (OSError, ValueError, httpx2.HTTPError) as error:
         raise HubError(
             f"{repo_id}: neither a folder here nor a model that the Hub gives ({_first_line(error)}); check the name"
-        ) from None
-
-
-def _upload(folder: Path, repo_id: str, private: bool | None, token: str | bool | None, message: str) -> str:
-    import httpx2
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    try:
-        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        kept = [CARD_NAME] if api.file_exists(name, CARD_NAME) else []
-        commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, ignore_patterns=kept)
-        return str(commit.commit_url)
-    except (OSError, ValueError, httpx2.HTTPError) as error:
-        raise HubError(
-            f"{repo_id}: the upload to the Hub failed ({_first_line(error)}); check name and token, then push again"
         ) from None
 
 
