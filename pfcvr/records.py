@@ -237,8 +237,19 @@ class Rejected(Record):
         return self.subject
 
 
+class HubOrigin(Record):
+    """A data set on the Hub that images and annotations were taken from, and the licence that its card states."""
+
+    repository: Text
+    commit: Text
+    licence: str | None = None
+
+
 class Source(Record):
-    """Where images came from and what its terms allow. Publishing pixels needs ``redistribute_images``."""
+    """Where images came from and what its terms allow. Publishing pixels needs ``redistribute_images``.
+
+    ``taken_from`` are the data sets on the Hub through which they came, the nearest last.
+    """
 
     name: Text
     root: Text
@@ -246,3 +257,4 @@ class Source(Record):
     licence: str | None = None
     terms: str = ""
     redistribute_images: bool = False
+    taken_from: tuple[HubOrigin, ...] = ()

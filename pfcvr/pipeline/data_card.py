@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pfcvr.pipeline.croissant import split_of
-from pfcvr.pipeline.exporters.card import HUB_LICENCES
+from pfcvr.pipeline.exporters.card import HUB_LICENCES, taken_from
 from pfcvr.pipeline.publication_facts import Named, PublicationFacts
 from pfcvr.records import PARTS, Source
 
@@ -223,6 +223,7 @@ def _terms(facts: PublicationFacts, frame: CardFrame) -> str:
             f"- **{_plain(source.name)}** (layout {_plain(source.format)}), licence: "
             f"{_plain(source.licence or 'not stated')}.",
             f"  {_plain(source.terms) or 'No terms were recorded.'} {pixels} handing on its images.",
+            *(f"  {_plain(taken_from(origin))}" for origin in source.taken_from),
         ]
     if frame.with_images and frame.right is not None:
         lines += ["", f"Right to publish the images, as the publisher states it: {_plain(frame.right)}"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html import escape
 
 from pfcvr.pipeline.exporters import ExportFacts
-from pfcvr.records import PARTS, Split
+from pfcvr.records import PARTS, HubOrigin, Split
 
 HUB_LICENCES = {"cc0-1.0": "cc0-1.0", "cc-by-4.0": "cc-by-4.0", "cc by 4.0": "cc-by-4.0", "apache-2.0": "apache-2.0"}
 REBUILD = """The images are not in it. Whoever has a copy of them joins the two:
@@ -83,8 +83,15 @@ def _sources(facts: ExportFacts) -> str:
             f"- {name} ({source.format}), licence: {_inert(source.licence or 'not stated')}.",
             f"  {_inert(source.terms) or 'No terms were recorded.'}",
             f"  {pixels} publishing its images with this data set.",
+            *(f"  {_inert(taken_from(origin))}" for origin in source.taken_from),
         ]
     return "\n".join([*lines, ""])
+
+
+def taken_from(origin: HubOrigin) -> str:
+    """A sentence about a data set on the Hub that something came from."""
+    licence = origin.licence or "not stated"
+    return f"Taken from {origin.repository} on the Hub, commit {origin.commit}; licence by its card: {licence}."
 
 
 def _inert(text: str) -> str:

@@ -18,13 +18,14 @@ from pfcvr.errors import HubError, SourceError
 from pfcvr.files import atomic_write, write_json
 from pfcvr.pipeline.images import IMAGE_SUFFIXES
 from pfcvr.pipeline.sources import HUB_NAME, SourceImage, SourceListing
+from pfcvr.pipeline.sources.hub_set import find_hub_set
 from pfcvr.pipeline.sources.image_table import ImageTable
+from pfcvr.pipeline.sources.terms import DESCRIPTION, MANIFEST, described_by_manifest, described_on_hub
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.pipeline.sources.unpacking import KNOWN_FILES, UnpackedFiles
 from pfcvr.records import SPLITS, Split
 
-MANIFEST = "pfcvr.json"
-KIND = "pfcvr-dataset"
+SEE_CARD = "see the card of the data set"
 CAPTIONS, PARTS_FILE = "captions.jsonl", "parts.jsonl"
 ROWS_AT_A_TIME = 100
 SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
@@ -42,10 +43,12 @@ class PfcvrSet:
         from_hub = not source.exists() and HUB_NAME.fullmatch(str(source)) is not None
         if not from_hub and not _shards(source):
             raise SourceError(f"{source}: no data set of pfcvr; expected a folder with data/*.parquet, or a Hub name")
+        there = find_hub_set(str(source)) if from_hub else None
+        described = described_on_hub(there) if there else described_by_manifest(source / MANIFEST)
         unpacked.mkdir(parents=True, exist_ok=True)
-        _write_terms(source, unpacked)
+        write_json(unpacked / DESCRIPTION, {"name": source.name, "licence": SEE_CARD} | described)
         table = ImageTable(unpacked.resolve())
-        rows = hub_rows(str(source)) if from_hub else local_rows(source)
+        rows = hub_rows(str(source), there.origin.commit) if there else local_rows(source)
         with ExitStack() as opened:
             captions = opened.enter_context(atomic_write(unpacked / CAPTIONS))
             parts = opened.enter_context(atomic_write(unpacked / PARTS_FILE))
@@ -113,12 +116,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise SourceError(f"{path}: cannot be read as Parquet ({what}); get the file anew") from None
 
 
-def hub_rows(name: str) -> Iterator[tuple[str, Row, Pixels]]:
+def hub_rows(name: str, commit: str | None = None) -> Iterator[tuple[str, Row, Pixels]]:
     """As ``local_rows``, of a data set on the Hub; raises HubError where it cannot be loaded."""
     from datasets import Image, load_dataset
 
     try:
-        splits = load_dataset(name)
+        splits = load_dataset(name, revision=commit)
     except Exception as error:
         what = " ".join(str(error).split())[:200]
         raise HubError(
@@ -179,7 +182,7 @@ def _picture(row: Row) -> Row:
 def _own_path(table: ImageTable, files: UnpackedFiles, path: Any) -> str | None:
     """The path that the image had where it was exported, if that is free and inside the root."""
     steps = PurePosixPath(path).parts if isinstance(path, str) and is_plain_name(path) else ()
-    taken = (CAPTIONS, PARTS_FILE, KNOWN_FILES, "source.json")
+    taken = (CAPTIONS, PARTS_FILE, KNOWN_FILES, DESCRIPTION)
     if not steps or steps[0] in ("/", *taken) or ".." in steps or "\\" in str(path):
         return None
     own = str(PurePosixPath(*steps))
@@ -191,20 +194,3 @@ def _path_of(image_id: str, content: bytes) -> str:
     """A path from the image_id, for an image that has none of its own."""
     suffix = next((ending for start, ending in SIGNATURES.items() if content.startswith(start)), ".png")
     return "images/" + "/".join(quote(step, safe=" ") for step in image_id.split("/", 1)) + suffix
-
-
-def _write_terms(source: Path, unpacked: Path) -> None:
-    """What the exporter's manifest says of its sources, as the ``source.json`` of the unpacked folder."""
-    try:
-        manifest: Any = json.loads((source / MANIFEST).read_bytes())
-        sources = [own for own in manifest["sources"] if isinstance(own, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
-        sources = []
-    described = {
-        "name": " + ".join(str(own.get("name")) for own in sources) or source.name,
-        "licence": "; ".join(dict.fromkeys(str(own.get("licence")) for own in sources if own.get("licence")))
-        or "see the card of the data set",
-        "redistribute_images": bool(sources) and all(own.get("redistribute_images") is True for own in sources),
-        "description": " ".join(dict.fromkeys(str(own.get("terms")) for own in sources if own.get("terms"))),
-    }
-    write_json(unpacked / "source.json", described)
