@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
+from folders import files_of
 
 BUILD = """
 workspace = "workspace"
@@ -54,10 +55,6 @@ def write_build(folder: Path, vehicles: Path, text: str = BUILD) -> list[str]:
     return data_command("run", str(folder / "build.toml"), "--json")
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def undisturbed(vehicles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "build"
@@ -79,12 +76,12 @@ def test_one_command_builds_a_data_set_of_the_selected_vehicles(undisturbed: Pat
 
 
 def test_running_a_finished_build_again_changes_nothing(undisturbed: Path) -> None:
-    before = tree(undisturbed / "dataset")
+    before = files_of(undisturbed / "dataset")
     command = data_command("run", str(undisturbed / "build.toml"), "--json")
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     steps = json.loads(again.stdout)["steps"]
     assert all(steps[stage]["already_done"] for stage in ("import", "select", "caption", "parts", "split", "export"))
-    assert tree(undisturbed / "dataset") == before
+    assert files_of(undisturbed / "dataset") == before
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -106,7 +103,7 @@ def test_a_build_killed_at_random_moments_ends_in_the_same_bytes(
         assert started.returncode == -signal.SIGKILL
         wait += moments.uniform(0.1, 0.9)
     assert started.returncode == 0
-    assert tree(tmp_path / "build" / "dataset") == tree(undisturbed / "dataset")
+    assert files_of(tmp_path / "build" / "dataset") == files_of(undisturbed / "dataset")
 
 
 def test_other_settings_in_the_file_are_refused_until_overwrite(vehicles: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+from folders import files_of
 from hub.conftest import Program, data
 from hub.hub_repositories import LOOKER_TOKEN, OWNER_TOKEN, READER_TOKEN
 from hub.loopback_hub import Fault, LoopbackHub
@@ -115,8 +116,7 @@ def test_a_dry_run_writes_what_is_pushed_later_and_asks_nothing(
     dry = program("pfcvr-data", "push", "-w", closed_set, "lab/dry", "--dry-run").result
     assert not hub.state.journal
     assert dry["published"] is None
-    folder = Path(dry["folder"])
-    written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    written = files_of(Path(dry["folder"]))
     assert program("pfcvr-data", "push", "-w", closed_set, "lab/dry").code == 0
     files = hub.repository("lab/dry").files
     assert {name: file.content for name, file in files.items() if name != ".gitattributes"} == written

@@ -1,5 +1,7 @@
 """A stage over whole numbers, which keeps the even ones and rejects the others as ``odd``."""
 
+from folders import files_of
+
 from pfcvr.records import Rejected, Selected
 from pfcvr.stage import RunOptions, StagePlan
 from pfcvr.store import Workspace
@@ -31,5 +33,4 @@ def plan(count: int = 20, work=keep_even, **changes) -> StagePlan:
 
 
 def sealed_bytes(workspace: Workspace) -> dict[str, bytes]:
-    files = sorted(workspace.folder("select").iterdir())
-    return {file.name: file.read_bytes() for file in files if file.name != "telemetry.jsonl"}
+    return files_of(workspace.folder("select"), but=("telemetry.jsonl",))

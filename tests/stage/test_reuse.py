@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from folders import files_of
 
 from pfcvr.errors import SealedError
 from pfcvr.records import Rejected, Selected
@@ -35,8 +36,7 @@ class Stage:
         return run_stage(self.workspace, plan, options)
 
     def sealed(self) -> dict[str, bytes]:
-        folder = self.workspace.folder("caption")
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "telemetry.jsonl"}
+        return files_of(self.workspace.folder("caption"), but=("telemetry.jsonl",))
 
     def _work(self, row: Selected) -> Selected | Rejected:
         self.worked_on.append(row.image_id)

@@ -9,6 +9,7 @@ from typing import Any
 
 import fault_server as faults
 import pytest
+from folders import files_of
 from workspaces import imported_pictures
 
 from pfcvr.config import CaptionConfig
@@ -48,8 +49,7 @@ class Captioning:
         return int(count)
 
     def sealed_bytes(self) -> dict[str, bytes]:
-        files = sorted(self.workspace.folder("caption").iterdir())
-        return {file.name: file.read_bytes() for file in files if file.name != "telemetry.jsonl"}
+        return files_of(self.workspace.folder("caption"), but=("telemetry.jsonl",))
 
 
 def imported(folder: Path, count: int) -> Captioning:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pyarrow.parquet as parquet
 import pytest
+from folders import files_of
 from PIL import Image
 
 from pfcvr.config import ExportConfig
@@ -135,6 +136,5 @@ def test_the_same_workspace_gives_the_same_bytes_in_every_form(small, tmp_path, 
     files = []
     for name in ("a", "b"):
         written(small, tmp_path / name, form)
-        found = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
-        files.append({path.relative_to(tmp_path / name): path.read_bytes() for path in found})
+        files.append(files_of(tmp_path / name))
     assert files[0] == files[1]

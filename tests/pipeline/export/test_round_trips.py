@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from folders import files_of
 from PIL import Image
 
 from pfcvr import geometry
@@ -123,17 +124,16 @@ def flags_taken_out(tables: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return [part.pop("flags") for table in tables.values() for row in table for part in row["parts"]]
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def told(folder: Path) -> dict[str, bytes]:
     """Every file but the manifest, which tells what it was made from."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name != "pfcvr.json"}
+    return files_of(folder, but=("pfcvr.json",))
 
 
 @SEEDS
 def test_official_export_comes_back_file_by_file(build_empty, tmp_path, seed) -> None:
     first = written(workspace_of(build_empty, tmp_path / "small", seed), tmp_path / "first", "official")
     second = written(taken_back(first, tmp_path / "again"), tmp_path / "second", "official")
-    assert files_of(first) == files_of(second)
+    assert told(first) == told(second)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_ids_of_any_kind_go_through_the_official_form_and_come_back_as_they_were
     export.run(after, ExportConfig.model_validate({"out": second, **settings}), QUIET)
     assert json.loads((first / "vehicle_ids.json").read_text()) == numbers
     left_out = {"left_out.jsonl": b""}
-    assert files_of(second) == files_of(first) | left_out
+    assert told(second) == told(first) | left_out
 
 
 def named_images(small: Any, image_ids: list[str]) -> Workspace:

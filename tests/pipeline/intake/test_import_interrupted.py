@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from folders import files_of
 
 from pfcvr.config import ImportConfig
 from pfcvr.pipeline import file_facts, import_
@@ -33,8 +34,7 @@ import_.run(Workspace(Path(sys.argv[2]), create=True), ImportConfig(source=Path(
 
 
 def sealed_bytes(workspace: Path) -> dict[str, bytes]:
-    files = sorted((workspace / "import").iterdir())
-    return {file.name: file.read_bytes() for file in files if file.name not in ("telemetry.jsonl", "files.sqlite")}
+    return files_of(workspace / "import", but=("telemetry.jsonl", "files.sqlite"))
 
 
 @pytest.mark.parametrize("rows_before_kill", [1, 30, 90])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from folders import files_of
 from PIL import Image
 
 from pfcvr import geometry
@@ -45,8 +46,7 @@ def records(workspace: Workspace) -> dict[str, ImageParts]:
 
 
 def sealed(workspace: Workspace) -> dict[str, bytes]:
-    files = sorted(workspace.folder("parts").iterdir())
-    return {file.name: file.read_bytes() for file in files if file.name != "telemetry.jsonl"}
+    return files_of(workspace.folder("parts"), but=("telemetry.jsonl",))
 
 
 @pytest.mark.parametrize(("detector", "segmenter"), PAIRS)
