@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from folders import files_of
 from hub.conftest import Program
 from hub.hub_repositories import LOOKER_TOKEN, OWNER_TOKEN
 from hub.loopback_hub import Fault, LoopbackHub
@@ -75,7 +76,7 @@ def test_a_dry_run_is_what_is_pushed_later(program: Program, hub: LoopbackHub, r
     asked = len(hub.state.journal)
     dry = program("pfcvr", "push", run, "lab/dry-model", "--dry-run").result
     assert (dry["published"], len(hub.state.journal)) == (None, asked)
-    written = {path.name: path.read_bytes() for path in Path(dry["folder"]).iterdir()}
+    written = files_of(Path(dry["folder"]))
     assert program("pfcvr", "push", run, "lab/dry-model", "--private").code == 0
     repository = hub.repository("lab/dry-model", "model")
     files = {name: file.content for name, file in repository.files.items() if name != ".gitattributes"}
