@@ -18,7 +18,7 @@ GradientCheckpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute the towers twice and keep less: less memory, slower.")
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile on the layers of the towers.")]
-RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished training run.")]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished training run, or its name on the Hub.")]
 
 
 @app.command()

@@ -51,7 +51,12 @@ def ablate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs, or folders of seeds; the first is the reference.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Finished runs, names of runs on the Hub, or folders of seeds; the first is the reference."
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option("--data", help="Evaluate runs that were not yet, on this data set.")
     ] = None,

@@ -17,6 +17,7 @@ from pfcvr.errors import CheckpointError, DataError, UsageError
 from pfcvr.files import atomic_write
 from pfcvr.model.comparison_report import ComparisonReport
 from pfcvr.model.evaluate import evaluate, read_evaluation
+from pfcvr.model.hub_run import is_on_hub, open_facts
 from pfcvr.model.published import published_methods
 from pfcvr.model.query_results import REACHED, QueryResults, query_results_path, read_query_results
 from pfcvr.model.run_folder import RunFolder, seed_runs
@@ -57,8 +58,11 @@ class _Entry:
 def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
     """Compare ``config.runs`` on ``config.split``; also written to ``config.out`` where that is given.
 
+    A run that is no folder here is looked up on the Hub.
+
     Raises:
         CheckpointError: a folder holds no finished run, or its results are damaged.
+        HubError: the Hub has no run of that name, or was not reached.
         DataError: a run was not evaluated query by query and there is no ``data`` to do it on, or the runs were
             measured on different queries or galleries.
         UsageError: a folder mixes runs of different methods, variants or protocols.
@@ -93,30 +97,27 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
 
 
 def _entry(path: Path, config: CompareConfig, quiet: bool) -> _Entry:
-    runs = [path] if RunFolder(path).is_run else seed_runs(path)
+    runs = [path] if is_on_hub(path) or RunFolder(path).is_run else seed_runs(path)
     if not runs:
         raise CheckpointError(f"{path}: no training run here, nor seeds of one; give a folder that pfcvr train made")
     return _Entry(path, tuple(_measured(run, config, quiet) for run in runs))
 
 
 def _measured(run: Path, config: CompareConfig, quiet: bool) -> _Measured:
-    evaluation = _evaluation(run, config, quiet)
-    return _Measured(run, evaluation, read_query_results(query_results_path(run, config.split)))
-
-
-def _evaluation(run: Path, config: CompareConfig, quiet: bool) -> dict[str, Any]:
-    RunFolder(run).finished()
-    found = read_evaluation(run, config.split)
-    if found is not None:
-        return found
+    with open_facts(run) as folder:
+        folder.finished()
+        found = read_evaluation(folder.root, config.split)
+        if found is not None:
+            return _Measured(run, found, read_query_results(query_results_path(folder.root, config.split)))
     if config.data is None:
         raise DataError(
             f"{run}: not evaluated query by query on split '{config.split}'; give --data, or run: "
             f"pfcvr eval {run} --data D --split {config.split}"
         )
-    return evaluate(
+    evaluation = evaluate(
         EvalConfig(run=run, data=config.data, split=config.split, device=config.device, workers=config.workers), quiet
     )
+    return _Measured(run, evaluation, read_query_results(query_results_path(run, config.split)))
 
 
 def _check_same_queries(first: _Measured, other: _Measured, split: str) -> None:

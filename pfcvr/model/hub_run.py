@@ -1,17 +1,32 @@
-"""A run that is named as on the Hub, OWNER/NAME, where there is no such folder: fetched once, then a run like all."""
+"""A run that is named as on the Hub, OWNER/NAME, where there is no such folder: fetched, then a run like all."""
 
 import json
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from pfcvr.errors import CheckpointError
+from pfcvr.files import write_json
 from pfcvr.hub import HUB_NAME, MANIFEST_NAME, patiently
 from pfcvr.model.pretrained import CONFIG_NAME, PREPROCESSING_NAME, TOKENIZER_NAMES, WEIGHTS_NAME
+from pfcvr.model.query_results import query_results_path
 from pfcvr.model.run_folder import RunFolder
+from pfcvr.records import SPLITS
 
 MODEL_FILES = (WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES)
 RUN_FILES = ("run.json", "recipe.toml")
+RESULTS_NAME = "results.json"
+QUERY_FILES = tuple(query_results_path(Path(), split).name for split in SPLITS)
+FACT_FILES = (*RUN_FILES, RESULTS_NAME, *QUERY_FILES, MANIFEST_NAME)
+
+
+def is_on_hub(source: Path) -> bool:
+    """Whether ``source`` is the name of a repository: one of that form, and no folder here."""
+    return not source.exists() and HUB_NAME.fullmatch(str(source)) is not None
 
 
 def open_run(source: Path) -> RunFolder:
@@ -21,25 +36,66 @@ def open_run(source: Path) -> RunFolder:
         HubError: there is no such folder, and the Hub has no such model or was not reached.
         CheckpointError: the model was not published by pfcvr push.
     """
-    if not source.exists() and HUB_NAME.fullmatch(str(source)):
-        _fetch(str(source), source)
+    if is_on_hub(source):
+        name = str(source)
+        snapshot = _snapshot(name, (*MODEL_FILES, *FACT_FILES))
+        beside = source.with_name(f".{source.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _copy(snapshot, MODEL_FILES, beside / "model")
+        _copy_facts(snapshot, beside)
+        beside.rename(source)
+        print(f"{name}: fetched from the Hub (commit {snapshot.name}) into {source}", file=sys.stderr)
     return RunFolder(source)
 
 
-def _fetch(name: str, place: Path) -> None:
+@contextmanager
+def open_facts(source: Path) -> Iterator[RunFolder]:
+    """As ``open_run``, without weights, and what is fetched is gone when the block ends."""
+    if not is_on_hub(source):
+        yield RunFolder(source)
+        return
+    with TemporaryDirectory() as folder:
+        _copy_facts(_snapshot(str(source), FACT_FILES), Path(folder))
+        yield RunFolder(Path(folder))
+
+
+def _snapshot(name: str, wanted: Sequence[str]) -> Path:
+    """A folder with those of the ``wanted`` files that the repository has."""
     from huggingface_hub import snapshot_download
 
-    wanted = [*MODEL_FILES, *RUN_FILES, MANIFEST_NAME]
     asked = f"{name}: no such folder here, and on the Hub"
-    snapshot = Path(patiently(asked, lambda: snapshot_download(name, allow_patterns=wanted), waits=()))
+    snapshot = Path(patiently(asked, lambda: snapshot_download(name, allow_patterns=list(wanted)), waits=()))
     if not all((snapshot / file).is_file() for file in (*RUN_FILES, MANIFEST_NAME)):
         raise CheckpointError(f"{name}: a model on the Hub that pfcvr push did not publish; give a run of pfcvr train")
-    published = json.loads((snapshot / MANIFEST_NAME).read_bytes()).get("files", {})
-    beside = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    (beside / "model").mkdir(parents=True)
-    for file in wanted[:-1]:
-        if file in published:
-            shutil.copyfile(snapshot / file, (beside if file in RUN_FILES else beside / "model") / file)
-    beside.rename(place)
-    print(f"{name}: fetched from the Hub (commit {snapshot.name}) into {place}", file=sys.stderr)
+    return snapshot
+
+
+def _copy(snapshot: Path, names: Sequence[str], place: Path) -> None:
+    """Those of the files ``names`` that pfcvr push has published."""
+    published = _object(snapshot / MANIFEST_NAME).get("files", {})
+    place.mkdir(exist_ok=True)
+    for file in names:
+        if file in published and (snapshot / file).is_file():
+            shutil.copyfile(snapshot / file, place / file)
+
+
+def _copy_facts(snapshot: Path, place: Path) -> None:
+    """All of a run but its weights; its evaluations become files of their own, as pfcvr eval writes them."""
+    _copy(snapshot, (*RUN_FILES, *QUERY_FILES), place)
+    manifest = _object(place / RUN_FILES[0])
+    known = {name: manifest.get(name) for name in ("method", "variant", "protocol", "seed", "best_step", "selection")}
+    results = _object(snapshot / RESULTS_NAME) if (snapshot / RESULTS_NAME).is_file() else {}
+    for split in SPLITS:
+        if isinstance(results.get(split), dict):
+            write_json(place / f"eval-{split}.json", {**known, "split": split, **results[split]})
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, FileNotFoundError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} of the model on the Hub is damaged; publish the run again with pfcvr push")
+    return content

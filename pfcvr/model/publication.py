@@ -1,7 +1,8 @@
 """A finished run as the folder that is published: the model as one reads it from the Hub, and how it came about.
 
 Beside what ``PfcvrModel.save_pretrained`` wrote: ``run.json`` and ``recipe.toml`` (with them the folder is a run too),
-``results.json`` with an interval for every figure, and a card that states them. Places on this machine are left out.
+``results.json`` with an interval for every figure, what each query reached (without its words, which are the data
+set's), and a card that states the figures. Places on this machine are left out.
 """
 
 import json
@@ -13,14 +14,13 @@ from pfcvr.config import Recipe
 from pfcvr.errors import CheckpointError
 from pfcvr.files import disk_full_stops, process_lock, sha256_file, write_json
 from pfcvr.hub import MANIFEST_NAME
-from pfcvr.model.hub_run import MODEL_FILES
+from pfcvr.model.hub_run import MODEL_FILES, RESULTS_NAME
 from pfcvr.model.model_card import Measured, ModelFacts, model_card
 from pfcvr.model.pretrained import CARD_NAME, CONFIG_NAME
-from pfcvr.model.query_results import REACHED, query_results_path, read_query_results
+from pfcvr.model.query_results import REACHED, query_results_path, read_query_results, write_published_results
 from pfcvr.model.run_folder import RunFolder
 from pfcvr.model.statistics import bootstrap_interval, unit_sums
 
-RESULTS_NAME = "results.json"
 OF_EVALUATION = ("queries", "gallery", "identities", "metrics", "chance", "without_own_image", "truncated_captions")
 
 
@@ -54,6 +54,10 @@ def _fill(place: Path, run: RunFolder, manifest: dict[str, Any], repository: str
     (place / run.recipe.name).write_text(_without(run.recipe.read_text(encoding="utf-8"), hidden), encoding="utf-8")
     write_json(place / run.manifest.name, _without(manifest, hidden))
     write_json(place / RESULTS_NAME, _without(results, hidden))
+    for split in results:
+        single = query_results_path(run.root, split)
+        if single.is_file():
+            write_published_results(single, query_results_path(place, split))
     facts = ModelFacts(repository, _without(manifest, hidden), recipe, tuple(_measured(results, hidden)))
     (place / CARD_NAME).write_text(model_card(facts), encoding="utf-8")
     files = {path.name: sha256_file(path) for path in sorted(place.iterdir())}

@@ -2,12 +2,14 @@
 
 Fields: ``query`` (position), ``image_id`` and ``vehicle_id`` of the described image, ``caption``, ``relevant`` (how
 many images of its vehicle the gallery holds), ``first_hit_rank`` (1-based), ``average_precision`` and
-``inverse_negative_penalty`` as fractions; the last three are null where nothing is relevant.
+``inverse_negative_penalty`` as fractions; the last three are null where nothing is relevant. A published file names
+neither image nor caption but a hash of what was asked, ``asked_sha256``: enough to compare, and no copy of the data.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from pfcvr.files import atomic_write, canonical_json, sha256_json
 from pfcvr.model.data import Rows
 from pfcvr.model.metrics import RANKS, QueryMetrics
 
+ASKED = ("image_id", "vehicle_id", "caption", "relevant")
 REACHED = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
@@ -24,7 +27,7 @@ REACHED = ("rank1", "rank5", "rank10", "mAP", "mINP")
 class QueryResults:
     """The queries that have something relevant to find: their vehicles, and ``values`` [Q, 5] of REACHED in percent.
 
-    ``fingerprint`` is the hash of the whole list of queries: images, vehicles, captions, and how much is relevant.
+    ``fingerprint`` is the hash of the whole list of queries, each by the hash of its ASKED fields.
     """
 
     vehicle_ids: tuple[str, ...]
@@ -41,7 +44,7 @@ def read_query_results(path: Path) -> QueryResults:
     """Read what ``write_query_results`` wrote; raises CheckpointError when it is damaged."""
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        asked = [[record[name] for name in ("image_id", "vehicle_id", "caption", "relevant")] for record in records]
+        asked = [_asked_sha256(record) for record in records]
         found = [record for record in records if record["relevant"]]
         values = [
             [
@@ -77,3 +80,23 @@ def write_query_results(path: Path, rows: Rows, measured: QueryMetrics) -> None:
                 **(reached if relevant else dict.fromkeys(reached)),
             }
             file.write(canonical_json(record).encode() + b"\n")
+
+
+def write_published_results(source: Path, target: Path) -> None:
+    """Write ``source`` to ``target`` without images and captions, which belong to the data set and not to the model.
+
+    Raises:
+        CheckpointError: ``source`` is damaged.
+    """
+    read_query_results(source)
+    with atomic_write(target) as file:
+        for line in source.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            kept = {name: value for name, value in record.items() if name not in ("image_id", "caption")}
+            file.write(canonical_json(kept | {"asked_sha256": _asked_sha256(record)}).encode() + b"\n")
+
+
+def _asked_sha256(record: dict[str, Any]) -> str:
+    if "asked_sha256" in record:
+        return str(record["asked_sha256"])
+    return sha256_json([record[name] for name in ASKED])

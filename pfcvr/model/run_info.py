@@ -6,27 +6,37 @@ from typing import Any
 
 from pfcvr.errors import CheckpointError
 from pfcvr.model.checkpoint import read_state
+from pfcvr.model.hub_run import open_facts
 from pfcvr.model.run_folder import RunFolder
 
 
 def run_info(run: Path) -> dict[str, Any]:
     """Facts of a run: its settings and, once finished, its results and evaluations; before that, how far it is.
 
+    A run that is no folder here is looked up on the Hub, whose weights are not fetched for it.
+
     Raises:
         CheckpointError: there is no run, or its files are damaged.
+        HubError: there is no such folder, and the Hub has no such run or was not reached.
     """
-    folder = RunFolder(run)
-    if not folder.is_run:
-        raise folder.no_run()
+    with open_facts(run) as folder:
+        if not folder.is_run:
+            raise folder.no_run()
+        return {"run": str(run), **_facts(folder)}
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
     recipe = folder.read_recipe()
-    facts: dict[str, Any] = {"run": str(run), "recipe": recipe.model_dump(mode="json")}
+    facts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json")}
     manifest = folder.read_manifest()
     if manifest is None:
         state = read_state(folder.checkpoint)
         facts |= {"finished": False, **folder.read_identity(), "step": state.step, "best": state.best}
     else:
         facts |= {"finished": True, **{name: value for name, value in manifest.items() if name != "identity"}}
-    facts["evaluations"] = {path.stem.removeprefix("eval-"): _metrics(path) for path in sorted(run.glob("eval-*.json"))}
+    facts["evaluations"] = {
+        path.stem.removeprefix("eval-"): _metrics(path) for path in sorted(folder.root.glob("eval-*.json"))
+    }
     return facts
 
 

@@ -146,6 +146,57 @@ def test_names_that_are_neither_here_nor_there(program: Program, hub: LoopbackHu
     )
 
 
+def test_info_and_compare_take_a_run_by_its_name_on_the_hub(
+    program: Program, hub: LoopbackHub, run: Path, tmp_path: Path
+) -> None:
+    assert program("pfcvr", "push", run, "lab/search").code == 0
+    read_back = len(hub.asked("GET .*safetensors"))
+    here = program("pfcvr", "info", run).result
+    there = program("pfcvr", "info", "lab/search").result
+    assert there["run"] == "lab/search"
+    assert {name: there[name] for name in ("metrics", "steps", "parameters", "evaluations")} == {
+        name: here[name] for name in ("metrics", "steps", "parameters", "evaluations")
+    }
+    both = program("pfcvr", "compare", run, "lab/search").result
+    first, second = both["rows"]
+    assert (first["run"], second["run"]) == (str(run), "lab/search")
+    assert second["metrics"] == first["metrics"]
+    assert {found["difference"] for found in second["against_first"].values()} == {0.0}
+    assert len(hub.asked("GET .*safetensors")) == read_back
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_published_run_holds_what_each_query_reached_and_none_of_its_words(
+    program: Program, hub: LoopbackHub, run: Path
+) -> None:
+    assert program("pfcvr", "push", run, "lab/quiet").code == 0
+    files = hub.repository("lab/quiet", "model").files
+    rows = [json.loads(line) for line in files["queries-test.jsonl"].content.splitlines()]
+    asked = [json.loads(line) for line in (run / "queries-test.jsonl").read_text().splitlines()]
+    assert [row["first_hit_rank"] for row in rows] == [row["first_hit_rank"] for row in asked]
+    published = b"".join(file.content for name, file in files.items() if name != "tokenizer.json")
+    assert not any(row["caption"].encode() in published or row["image_id"].encode() in published for row in asked)
+
+
+def test_runs_that_cannot_be_compared_by_name_are_one_sentence(
+    program: Program, hub: LoopbackHub, run: Path, published_set: str
+) -> None:
+    missing = (
+        "lab/nowhere: no such folder here, and on the Hub: the Hub has no such repository, or the access token may not "
+        "see it (404); check the name and the token"
+    )
+    assert program("pfcvr", "info", "lab/nowhere").sentence == missing
+    assert program("pfcvr", "compare", run, "lab/nowhere").sentence == missing
+    (run / "queries-test.jsonl").unlink()
+    assert program("pfcvr", "push", run, "lab/old").code == 0
+    assert program("pfcvr", "compare", "lab/old", "lab/old").sentence == (
+        "lab/old: not evaluated query by query on split 'test'; give --data, or run: "
+        "pfcvr eval lab/old --data D --split test"
+    )
+    measured = program("pfcvr", "compare", "lab/old", "lab/old", "--data", published_set, "--workers", 0)
+    assert measured.result["queries"] > 0
+
+
 def test_training_on_annotations_says_how_to_get_the_pixels(
     program: Program, hub: LoopbackHub, closed_set: Path
 ) -> None:
