@@ -4,8 +4,9 @@
 
 CHECKOUT is the folder of the released code that holds its package ``datasets``; EXPORT is what ``pfcvr-data export
 --format official`` wrote. A process of its own imports that package, which has the name of a Hugging Face library,
-builds the loaders as the released training does, draws batches, and prints counts, keys and shapes as one JSON object.
-The checkout needs CLIP's ``data/bpe_simple_vocab_16e6.txt.gz``, which it does not ship.
+builds the loaders as the released training does, draws batches of train rows, gallery and queries, compares the counts
+with those of the export's ``pfcvr.json``, and prints counts, keys and shapes as one JSON object. The checkout needs
+CLIP's ``data/bpe_simple_vocab_16e6.txt.gz``, which it does not ship, and Python packages that this project does not.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 FOLDER = "T2I_VeRi_new"
 
@@ -36,20 +38,39 @@ def shape(value):
         return [str(value.dtype), list(value.shape)]
     return [type(value).__name__, len(value)] if hasattr(value, "__len__") else type(value).__name__
 
-drawn = []
-for number, batch in enumerate(train):
-    if number == batches:
-        break
-    drawn.append({key: shape(value) for key, value in batch.items()})
+def drawn(loader):
+    found = []
+    for number, batch in enumerate(loader):
+        if number == batches:
+            break
+        named = batch.items() if isinstance(batch, dict) else enumerate(batch)
+        found.append({key: shape(value) for key, value in named})
+    return found
+
 print("RESULT " + json.dumps({
-    "train_rows": len(train.dataset), "gallery": len(images.dataset), "queries": len(texts.dataset),
-    "identities": classes, "batches": drawn,
+    "counts": {
+        "train_rows": len(train.dataset), "identities": classes,
+        "gallery": len(images.dataset), "queries": len(texts.dataset),
+    },
+    "train": drawn(train), "gallery": drawn(images), "queries": drawn(texts),
 }))
 """
 
 
+def expected_counts(export: Path) -> dict[str, int]:
+    """What the manifest says: a train row is a caption, and ``val`` is tested on where no image is of ``test``."""
+    splits = json.loads((export / "pfcvr.json").read_bytes())["splits"]
+    train, tested = splits["train"], splits.get("test") or splits["val"]
+    return {
+        "train_rows": train["captions"],
+        "identities": train["vehicles"],
+        "gallery": tested["images"],
+        "queries": tested["captions"],
+    }
+
+
 def main() -> int:
-    """Exit code 0 when the released code got through, else 1 with its last lines."""
+    """Exit code 0 when the released code got through and counts as the export does, else 1 with what went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, help="folder with the released package datasets")
     parser.add_argument("export", type=Path, help="export of form official")
@@ -68,7 +89,12 @@ def main() -> int:
     if done.returncode or result is None:
         print((done.stderr or done.stdout)[-2000:], file=sys.stderr)
         return 1
-    print(json.dumps(json.loads(result.removeprefix("RESULT ")), indent=2))
+    found: dict[str, Any] = json.loads(result.removeprefix("RESULT "))
+    print(json.dumps(found, indent=2))
+    expected = expected_counts(options.export)
+    if found["counts"] != expected:
+        print(f"{options.export}: its manifest says {expected}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -269,3 +270,50 @@ def test_parts_are_needed(small, tmp_path) -> None:
     small.add_split(val=0)
     with pytest.raises(WorkspaceError, match="stage 'parts' is missing; run: pfcvr-data parts"):
         export_to(small, tmp_path / "out")
+
+
+STAND_IN = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("released_reader", {reader!r})
+reader = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = reader
+spec.loader.exec_module(reader)
+
+
+class Loader(list):
+    @property
+    def dataset(self):
+        return self
+
+
+def build_dataloader(args):
+    found = reader.read(reader.Path(args.root_dir) / args.dataset_name, args.augmentation)
+    assert (args.training, args.MLM, args.val_dataset, tuple(args.img_size)) == (True, True, "test", (384, 384))
+    train = Loader({{"pids": [row.label], "mask": row.removed}} for row in found.train)
+    return train, Loader(found.gallery), Loader(found.queries), len({{row.label for row in found.train}})
+"""
+
+
+def test_script_that_runs_the_released_loader_draws_from_it_and_compares_the_counts(small, tmp_path) -> None:
+    """A stand-in takes the place of the released code."""
+    small.add_images({"1": 2, "2": 2, "3": 1})
+    seal_all(small, {"1": "train", "2": "test", "3": "val"})
+    out = tmp_path / "out"
+    export_to(small, out)
+    build = tmp_path / "checkout" / "datasets" / "build.py"
+    build.parent.mkdir(parents=True)
+    (build.parent / "__init__.py").touch()
+    build.write_text(STAND_IN.format(reader=str(Path(__file__).with_name("released_reader.py"))))
+    script = Path(__file__).parents[2] / "official_loader_check.py"
+    command = [sys.executable, str(script), str(build.parent.parent), str(out), "--batches", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["counts"] == {"train_rows": 3, "identities": 2, "gallery": 2, "queries": 2}
+    assert found["train"] == [{"pids": ["list", 1], "mask": ["int64", [24, 24]]}] * 2
+    assert [len(found[name]) for name in ("gallery", "queries")] == [2, 2]
+    manifest = json.loads((out / "pfcvr.json").read_text())
+    manifest["splits"]["val"]["captions"] = 3
+    (out / "pfcvr.json").write_text(json.dumps(manifest))
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "its manifest says {'train_rows': 3, 'identities': 2, 'gallery': 2, 'queries': 3}" in failed.stderr
