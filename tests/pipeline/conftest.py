@@ -13,8 +13,8 @@ from PIL import Image
 from workspaces import seal_records
 
 from pfcvr import geometry
-from pfcvr.config import PartsConfig, SplitConfig
-from pfcvr.pipeline import parts, split
+from pfcvr.config import ExportConfig, PartsConfig, SplitConfig
+from pfcvr.pipeline import export, parts, split
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Record
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -111,6 +111,9 @@ class SmallWorkspace:
 
     def add_split(self, **settings: Any) -> None:
         split.run(self.workspace, SplitConfig(**settings), QUIET)
+
+    def export(self, out: Path, overwrite: bool = False) -> export.ExportSummary:
+        return export.run(self.workspace, ExportConfig(out=out), RunOptions(overwrite=overwrite, quiet=True))
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""What a data set is read with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """``datasets.load_dataset`` without network or a shared cache."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    return lambda out: datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
