@@ -134,6 +134,8 @@ def test_official_export_comes_back_file_by_file(build_empty, tmp_path, seed) ->
     first = written(workspace_of(build_empty, tmp_path / "small", seed), tmp_path / "first", "official")
     second = written(taken_back(first, tmp_path / "again"), tmp_path / "second", "official")
     assert told(first) == told(second)
+    (before,), (after,) = (json.loads((out / "pfcvr.json").read_text())["sources"] for out in (first, second))
+    assert after == before | {"format": "t2i-verw"}
 
 
 @pytest.mark.parametrize(
