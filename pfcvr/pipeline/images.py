@@ -65,10 +65,7 @@ def inspect_image(path: Path) -> ImageFacts:
     with _opened(path) as file, _quiet:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        image = _decoded(file)
-        width, height = image.size
-        if _orientation(image) in SIDEWAYS:
-            width, height = height, width
+        width, height = _upright(_decoded(file))
     return ImageFacts(sha256, width, height)
 
 
@@ -82,6 +79,13 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         orientation = _orientation(image)
         rgb = _to_rgb(image)
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(width, height) after EXIF rotation, as the header says. Raises UnreadableImage for a header that is damaged."""
+    with _quiet:
+        image = _opened_header(BytesIO(content))
+        return _upright(image)
 
 
 def path_inside(root: Path, relative: str) -> Path:
@@ -117,6 +121,16 @@ def _opened(source: Path | bytes) -> Iterator[BufferedReader | BytesIO]:
 
 def _decoded(file: BufferedReader | BytesIO) -> Image.Image:
     """The image with all its pixels in memory, as stored."""
+    image = _opened_header(file)
+    _check_size(image.size)
+    try:
+        image.load()
+    except DAMAGED as error:
+        raise UnreadableImage("truncated", f"the picture is cut off or damaged: {error}") from None
+    return image
+
+
+def _opened_header(file: BufferedReader | BytesIO) -> Image.Image:
     head = file.read(max(map(len, SIGNATURES)))
     file.seek(0)
     try:
@@ -129,12 +143,13 @@ def _decoded(file: BufferedReader | BytesIO) -> Image.Image:
         raise UnreadableImage("not_an_image", "the content is not a picture, whatever its name says") from None
     except DAMAGED:
         raise UnreadableImage("truncated", HEADER_DAMAGED) from None
-    _check_size(image.size)
-    try:
-        image.load()
-    except DAMAGED as error:
-        raise UnreadableImage("truncated", f"the picture is cut off or damaged: {error}") from None
     return image
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """Width and height after EXIF rotation."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
 
 
 def _check_size(size: tuple[int, int]) -> None:

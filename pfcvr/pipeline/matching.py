@@ -16,7 +16,7 @@ from pfcvr.pipeline.own_copy import Agreement, Candidate, Names, OwnCopy, names_
 from pfcvr.pipeline.perceptual import REENCODED_BITS, bits_apart, difference_hash
 from pfcvr.scratch import temporary_tables
 
-STATUSES = ("ok", "reencoded", "ambiguous", "different", "missing")
+STATUSES = ("ok", "reencoded", "ambiguous", "different", "missing", "damaged")
 SHOWN = 3
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from pfcvr.config import GridConfig
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file
+from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance
 from pfcvr.pipeline.exporters import ExportFacts
+from pfcvr.pipeline.images import UnreadableImage, upright_size
 from pfcvr.pipeline.own_copy import Names, names_of
 from pfcvr.records import PARTS, SPLITS, PatchGrid, Source, Split
 
@@ -135,6 +137,22 @@ def _check(row: dict[str, Any], path: Path, cells: tuple[int, ...]) -> None:
             f"{path}: the row of image {row['image_id']!r} lacks its name, hash, size, captions or grid; "
             "get the annotations anew"
         )
+
+
+def damage(row: dict[str, Any], pixels: bytes) -> str | None:
+    """Why the row cannot describe the picture that it means: its size, or one of its parts; None where it can."""
+    try:
+        width, height = upright_size(pixels)
+    except UnreadableImage as problem:
+        return problem.detail
+    if (width, height) != (row["width"], row["height"]):
+        return f"the annotations say {row['width']} x {row['height']} pixels, the image has {width} x {height}"
+    for number, own in enumerate(row.get("parts") or (), start=1):
+        try:
+            known_instance(own, height, width)
+        except BadAnnotation as problem:
+            return f"part {number} of the annotations: {problem.reason}, {problem.detail}"
+    return None
 
 
 def _is_grid(grid: Any, cells: tuple[int, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 Of each image the report says: ``ok`` (the very bytes), ``reencoded`` (other bytes, the same picture by its difference
 hash), ``ambiguous`` (the same, but another image or file may be meant), ``different`` (a file of that name with another
-picture), or ``missing``.
+picture), ``missing``, or ``damaged`` (the annotations do not fit it).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from pfcvr.pipeline.exporters.table import write_table
 from pfcvr.pipeline.matching import STATUSES, Found, Matcher
 from pfcvr.pipeline.output_folder import OutputFolder
 from pfcvr.pipeline.own_copy import OwnCopy
-from pfcvr.pipeline.published_annotations import FOUND_BY, PublishedAnnotations
+from pfcvr.pipeline.published_annotations import FOUND_BY, PublishedAnnotations, damage
 from pfcvr.progress import Progress
 from pfcvr.records import Split
 from pfcvr.stage import RunOptions
@@ -123,6 +123,9 @@ class _Rebuild:
             matcher = opened.enter_context(closing(Matcher(self._copy, self._annotations.names)))
             for split, row in self._annotations.rows():
                 found = matcher.find(row)
+                trouble = None if found.pixels is None else damage(row, found.pixels)
+                if trouble is not None:
+                    found = Found("damaged", found.file, trouble)
                 self._statuses[found.status] += 1
                 accepted = found.status == "ok" or self._config.accept_reencoded
                 reason = None if accepted and found.pixels is not None else found.status

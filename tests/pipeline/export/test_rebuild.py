@@ -64,6 +64,7 @@ def test_copies_in_other_folders_are_found(whole, published, tmp_path, place) ->
         "ambiguous": 0,
         "different": 0,
         "missing": 0,
+        "damaged": 0,
     }
 
 
@@ -115,7 +116,7 @@ def damaged_copy(small, folder: Path) -> Path:
 
 def test_each_image_is_ok_reencoded_different_or_missing(small, pictures, tmp_path) -> None:
     summary = join(pictures, damaged_copy(small, tmp_path / "copy"), tmp_path / "out")
-    assert summary.statuses == {"ok": 1, "reencoded": 2, "ambiguous": 0, "different": 2, "missing": 1}
+    assert summary.statuses == {"ok": 1, "reencoded": 2, "ambiguous": 0, "different": 2, "missing": 1, "damaged": 0}
     assert (summary.kept, summary.rejected) == (1, 5)
     report = report_of(tmp_path / "out")
     assert [report[image.image_id]["status"] for image in small.images] == [
@@ -129,7 +130,7 @@ def test_each_image_is_ok_reencoded_different_or_missing(small, pictures, tmp_pa
     assert "90 x 60 pixels, boxes and masks are for 180 x 120" in report["1/000003"]["detail"]
     text = (tmp_path / "out" / "report.txt").read_text()
     assert "missing    '2/000006'" in text
-    assert text.endswith("1 ok, 2 reencoded, 0 ambiguous, 2 different, 1 missing\n")
+    assert text.endswith("1 ok, 2 reencoded, 0 ambiguous, 2 different, 1 missing, 0 damaged\n")
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["1/000001"]
 
 
@@ -163,7 +164,7 @@ def test_copy_without_any_of_the_images_is_one_sentence_and_no_data_set(publishe
         join(published, tmp_path / "copy", tmp_path / "out")
     smooth(1).save(tmp_path / "copy" / "holiday.jpg")
     with pytest.raises(
-        NothingKept, match="0 ok, 0 reencoded, 0 ambiguous, 0 different, 14 missing.; give the root of the"
+        NothingKept, match="0 ok, 0 reencoded, 0 ambiguous, 0 different, 14 missing, 0 damaged.; give the root of the"
     ):
         join(published, tmp_path / "copy", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -177,7 +178,7 @@ def test_link_out_of_the_copy_is_not_followed(whole, published, tmp_path) -> Non
     target.rename(outside)
     target.symlink_to(outside)
     summary = join(published, copy, tmp_path / "out")
-    assert summary.statuses == {"ok": 13, "reencoded": 0, "ambiguous": 0, "different": 1, "missing": 0}
+    assert summary.statuses == {"ok": 13, "reencoded": 0, "ambiguous": 0, "different": 1, "missing": 0, "damaged": 0}
 
 
 def test_annotations_that_are_none_or_damaged_are_one_sentence(whole, published, tmp_path) -> None:
@@ -219,6 +220,39 @@ def test_row_that_no_export_writes_is_one_sentence_and_no_data_set(
     with pytest.raises(SourceError, match=sentence):
         join(published, whole.source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"width": 41}, "the annotations say 41 x 24 pixels, the image has 40 x 24"),
+        (
+            {"box_xyxy": [1.0, 2.0, float("nan"), 9.0]},
+            "part 1 of the annotations: malformed_box, box_xyxy [1.0, 2.0, nan",
+        ),
+        ({"box_xyxy": [9.0, 2.0, 1.0, 9.0]}, "part 1 of the annotations: malformed_box, box_xyxy (9.0, 2.0, 1.0, 9.0)"),
+        (
+            {"mask": {"size": [24, 39], "counts": "0"}},
+            "part 1 of the annotations: size_mismatch, mask of size [24, 39]",
+        ),
+    ],
+)
+def test_annotations_that_do_not_fit_their_image_are_named_and_cost_it_alone(
+    whole, published, tmp_path, changes: dict, detail: str
+) -> None:
+    shard = next((published / "data").glob("train-*.parquet"))
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    (rows[1] if "width" in changes else rows[1]["parts"][0]).update(changes)
+    parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
+    summary = join(published, whole.source, tmp_path / "out")
+    assert (summary.kept, summary.reasons) == (13, {"damaged": 1})
+    told = report_of(tmp_path / "out")[rows[1]["image_id"]]
+    assert told["status"] == "damaged"
+    assert told["detail"].startswith(detail)
+    text = (tmp_path / "out" / "report.txt").read_text()
+    assert f"damaged    {rows[1]['image_id']!r} " in text
+    assert text.endswith("0 missing, 1 damaged\n")
 
 
 def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:
