@@ -57,9 +57,8 @@ def keep_unchanged(folder: Path, parts: Iterable[str], running: str, plan: Stage
             for name in parts:
                 file.writelines(_lines_of(folder / name, plan.kind, is_same))
         write_json(folder / "draft.json", {"fingerprint": plan.fingerprint, "total": plan.total})
-        rejected = list(_lines_of(folder / "rejected.jsonl", Rejected, is_same))
-    with atomic_write(folder / "rejected.jsonl") as file:
-        file.writelines(rejected)
+        with atomic_write(folder / "rejected.jsonl") as file:
+            file.writelines(_lines_of(folder / "rejected.jsonl", Rejected, is_same))
     (folder / "manifest.json").unlink()
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -187,8 +188,9 @@ def _listed(
     entries = list(dict.fromkeys(_entries(path)))
     vehicles = {entry for entry in entries if entry in vehicle_ids}
     named = [entry for entry in entries if entry not in vehicle_ids]
-    names = ImageNames(named, workspace.records("import", ImageRecord))
-    found = {entry: names.find(entry) for entry in named}
+    with closing(ImageNames(named, workspace.records("import", ImageRecord))) as names:
+        found = {entry: names.find(entry) for entry in named}
+        ambiguous = sum(map(names.is_ambiguous, named))
     image_ids = {image_id for image_id in found.values() if image_id is not None}
     unmatched = [entry for entry, image_id in found.items() if image_id is None]
 
@@ -197,7 +199,6 @@ def _listed(
             return "not_listed", f"{path.name} names neither the image nor its vehicle"
         return dropped.get(image.vehicle_id)
 
-    ambiguous = sum(map(names.is_ambiguous, unmatched))
     notes = {"count": len(unmatched), "ambiguous": ambiguous, "examples": unmatched[:EXAMPLES]}
     return choose, {"rule": LIST_RULE, "list_entries": len(entries), "unmatched_list_entries": notes}
 

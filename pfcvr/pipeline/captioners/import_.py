@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ DETAIL_CHARACTERS = 500
 TABLES = """
 CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT,
                    PRIMARY KEY (image_id, number));
+CREATE TABLE selected (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE problem (number INTEGER PRIMARY KEY, subject TEXT, reason TEXT, detail TEXT);
 """
 
@@ -37,14 +39,19 @@ class ImportCaptioner(ReadyCaptions):
     def __init__(self, workspace: Workspace, config: CaptionConfig, options: RunOptions) -> None:
         path = config.captions or _file_of_source(workspace)
         rows = read_caption_rows(path)
-        names = ImageNames((name for row in rows for name in _names(row)), workspace.records("import", ImageRecord))
         sha256 = sha256_file(path)
         self.settings: dict[str, Any] = {}
         self.inputs = {"captions": sha256}
         self._origin = CaptionOrigin(captioner="import", file=plain_text(path.name), file_sha256=sha256)
         self._lock = threading.Lock()
         self._db = temporary_tables(TABLES, across_threads=True)
-        self._read(path, names, _selected(workspace))
+        try:
+            wanted = (name for row in rows for name in _names(row))
+            with closing(ImageNames(wanted, workspace.records("import", ImageRecord))) as names:
+                self._read(path, names, self._take_selected(workspace))
+        except BaseException:
+            self._db.close()
+            raise
         (self.rejected_count,) = self._db.execute("SELECT count(*) FROM problem").fetchone()
 
     def caption(self, image: ImageRecord) -> Caption | Rejected:
@@ -72,13 +79,24 @@ class ImportCaptioner(ReadyCaptions):
     def close(self) -> None:
         self._db.close()
 
-    def _read(self, path: Path, names: ImageNames, selected: set[str] | None) -> None:
+    def _take_selected(self, workspace: Workspace) -> bool:
+        """Note the image_ids that ``select`` kept; returns whether it was run."""
+        if workspace.manifest("select") is None:
+            return False
+        rows = ((row.image_id,) for row in workspace.records("select", Selected))
+        self._db.executemany("INSERT INTO selected VALUES (?)", rows)
+        return True
+
+    def _is_left_out(self, image_id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM selected WHERE image_id = ?", (image_id,)).fetchone() is None
+
+    def _read(self, path: Path, names: ImageNames, has_selection: bool) -> None:
         for number, row in enumerate(read_caption_rows(path)):
             if isinstance(row, MalformedRow):
                 self._refuse(row.place, "malformed_line", row.detail)
                 continue
             image_id, reason, detail = _find(row, names)
-            if image_id is not None and selected is not None and image_id not in selected:
+            if image_id is not None and has_selection and self._is_left_out(image_id):
                 reason, detail = "not_selected", f"{image_id} was left out by pfcvr-data select"
             if image_id is None or reason:
                 self._refuse(row.place, reason, detail)
@@ -104,13 +122,6 @@ def _file_of_source(workspace: Workspace) -> Path:
             "give it with --captions FILE"
         )
     return Path(roots[0]) / str(notes["captions_file"])
-
-
-def _selected(workspace: Workspace) -> set[str] | None:
-    """The image_ids that ``select`` kept, or None where it was not run."""
-    if workspace.manifest("select") is None:
-        return None
-    return {row.image_id for row in workspace.records("select", Selected)}
 
 
 def _names(row: CaptionRow | MalformedRow) -> list[str]:

@@ -4,8 +4,10 @@ Polygons, compressed and plain run lengths, and boxes alone are taken. Whatever 
 with the place in the file; the other annotations of the image stay.
 """
 
+import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,13 @@ from pfcvr.records import ImageRecord, PartInstance, Rejected
 from pfcvr.scratch import temporary_tables
 from pfcvr.store import Workspace
 
+# Of the file's images ``key`` is the id as JSON, since 7 and "7" are two, and ``shown`` the id as it is told, which no
+# two may share. ``named`` have a name, ``meant`` says which image of ours that is, ``fit`` who is of its size.
 TABLES = """
+CREATE TABLE listed (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE named (number INTEGER PRIMARY KEY, key TEXT, shown TEXT UNIQUE, entry TEXT);
+CREATE TABLE meant (image_id TEXT, number INTEGER, PRIMARY KEY (image_id, number)) WITHOUT ROWID;
+CREATE TABLE fit (key TEXT PRIMARY KEY, image_id TEXT, height INTEGER, width INTEGER) WITHOUT ROWID;
 CREATE TABLE use (id TEXT PRIMARY KEY, uses INTEGER) WITHOUT ROWID;
 CREATE TABLE instance (image_id TEXT, number INTEGER, body TEXT, PRIMARY KEY (image_id, number)) WITHOUT ROWID;
 CREATE TABLE problem (number INTEGER PRIMARY KEY, subject TEXT, reason TEXT, detail TEXT);
@@ -50,8 +58,11 @@ class CocoDetector:
         try:
             content = CocoFile(path, self._db)
             self.inputs = {"annotations": sha256_file(path)}
-            self._take_annotations(content, self._match_images(content, workspace))
-            self._db.execute("DELETE FROM item")
+            self._take_images(content)
+            self._match_images(workspace)
+            self._take_annotations(content)
+            for table in ("item", "listed", "named", "fit", "use"):
+                self._db.execute(f"DELETE FROM {table}")
             (self.rejected_count,) = self._db.execute("SELECT count(*) FROM problem").fetchone()
             if self._db.execute("SELECT 1 FROM instance").fetchone() is None:
                 raise SourceError(self._nothing_fits(path, workspace))
@@ -83,53 +94,60 @@ class CocoDetector:
             "check that file_name, sizes and category names are those of the imported images"
         )
 
-    def _match_images(self, content: CocoFile, workspace: Workspace) -> dict[int | str, ImageRecord]:
-        """COCO image id -> image of the workspace."""
-        named = dict(self._named_entries(content.items("images")))
-        imported = workspace.records("import", ImageRecord)
-        names = ImageNames((entry["file_name"] for entry in named.values()), imported)
-        targets: dict[str, list[int | str]] = {}
-        for coco_id, entry in named.items():
-            image_id = names.find(entry["file_name"])
-            if image_id is not None:
-                targets.setdefault(image_id, []).append(coco_id)
-            elif names.is_ambiguous(entry["file_name"]):
-                self._reject_image(coco_id, "ambiguous_name", f"several images are called {entry['file_name']}")
-            else:
-                self._reject_image(coco_id, "unknown_image", f"no image is called {entry['file_name']}")
-        image_of: dict[int | str, ImageRecord] = {}
-        for image in workspace.images():
-            for coco_id in targets.pop(image.image_id, ()):
-                size = named[coco_id].get("width", image.width), named[coco_id].get("height", image.height)
-                if size == (image.width, image.height):
-                    image_of[coco_id] = image
-                else:
-                    wanted = f"{image.width} x {image.height} pixels after EXIF rotation"
-                    self._reject_image(coco_id, "size_mismatch", f"{size[0]} x {size[1]} here, the image has {wanted}")
-        for image_id, coco_ids in targets.items():
-            for coco_id in coco_ids:
-                self._reject_image(coco_id, "not_selected", f"{image_id} was left out by pfcvr-data select")
-        return image_of
-
-    def _named_entries(self, entries: Iterable[Any]) -> Iterator[tuple[int | str, dict[str, Any]]]:
-        seen: set[str] = set()
-        for index, entry in enumerate(entries):
-            usable = isinstance(entry, dict) and _is_id(entry.get("id")) and isinstance(entry.get("file_name"), str)
-            if not usable or str(entry["id"]) in seen:
-                problem = "a second image with this id" if usable else "an image needs id and file_name"
-                self._reject(f"images[{index}]", "malformed_image", problem)
+    def _take_images(self, content: CocoFile) -> None:
+        for index, entry in enumerate(content.items("images")):
+            if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+                self._reject(f"images[{index}]", "malformed_image", "an image needs id and file_name")
                 continue
-            seen.add(str(entry["id"]))
-            yield entry["id"], {key: entry[key] for key in ("file_name", "width", "height") if key in entry}
+            key = json.dumps(entry["id"])
+            self._db.execute("INSERT OR IGNORE INTO listed VALUES (?)", (key,))
+            if not isinstance(entry.get("file_name"), str):
+                self._reject(f"images[{index}]", "malformed_image", "an image needs id and file_name")
+                continue
+            kept = json.dumps({name: entry[name] for name in ("file_name", "width", "height") if name in entry})
+            values = (index, key, str(entry["id"]), kept)
+            if self._db.execute("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?)", values).rowcount == 0:
+                self._reject(f"images[{index}]", "malformed_image", "a second image with this id")
 
-    def _take_annotations(self, content: CocoFile, image_of: dict[int | str, ImageRecord]) -> None:
+    def _match_images(self, workspace: Workspace) -> None:
+        """Which image of the workspace each of the file's is."""
+        wanted = (entry["file_name"] for _, _, entry in self._named())
+        with closing(ImageNames(wanted, workspace.records("import", ImageRecord))) as names:
+            for number, shown, entry in self._named():
+                name = entry["file_name"]
+                image_id = names.find(name)
+                if image_id is not None:
+                    self._db.execute("INSERT INTO meant VALUES (?, ?)", (image_id, number))
+                elif names.is_ambiguous(name):
+                    self._reject_image(shown, "ambiguous_name", f"several images are called {name}")
+                else:
+                    self._reject_image(shown, "unknown_image", f"no image is called {name}")
+        query = "SELECT number, key, shown, entry FROM meant JOIN named USING (number) WHERE image_id = ?"
+        for image in workspace.images():
+            for number, key, shown, body in self._db.execute(query, (image.image_id,)).fetchall():
+                entry = json.loads(body)
+                size = entry.get("width", image.width), entry.get("height", image.height)
+                if size == (image.width, image.height):
+                    row = (key, image.image_id, image.height, image.width)
+                    self._db.execute("INSERT INTO fit VALUES (?, ?, ?, ?)", row)
+                else:
+                    wanted_size = f"{image.width} x {image.height} pixels after EXIF rotation"
+                    told = f"{size[0]} x {size[1]} here, the image has {wanted_size}"
+                    self._reject_image(shown, "size_mismatch", told)
+                self._db.execute("DELETE FROM meant WHERE image_id = ? AND number = ?", (image.image_id, number))
+        for image_id, shown in self._db.execute("SELECT image_id, shown FROM meant JOIN named USING (number)"):
+            self._reject_image(shown, "not_selected", f"{image_id} was left out by pfcvr-data select")
+
+    def _named(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Number, id as it is told, and entry of each image that has a name of its own."""
+        for number, shown, entry in self._db.execute("SELECT number, shown, entry FROM named ORDER BY number"):
+            yield number, shown, json.loads(entry)
+
+    def _take_annotations(self, content: CocoFile) -> None:
         categories = {
             category["id"]: category.get("name")
             for category in content.items("categories")
             if isinstance(category, dict) and _is_id(category.get("id"))
-        }
-        listed = {
-            entry["id"] for entry in content.items("images") if isinstance(entry, dict) and _is_id(entry.get("id"))
         }
         for annotation_id in filter(None, map(_annotation_id, content.items("annotations"))):
             self._db.execute(
@@ -139,20 +157,21 @@ class CocoDetector:
             own_id = _annotation_id(annotation)
             try:
                 _check_keys(annotation)
-                if annotation["image_id"] not in listed:
+                key = (json.dumps(annotation["image_id"]),)
+                if self._db.execute("SELECT 1 FROM listed WHERE key = ?", key).fetchone() is None:
                     raise BadAnnotation("unknown_image", f"image {annotation['image_id']} is not in the list of images")
                 part = part_named(categories.get(annotation["category_id"]), annotation["category_id"])
-                image = image_of.get(annotation["image_id"])
-                if image is not None:
-                    instance = instance_of(annotation, part, image.height, image.width)
-                    self._db.execute(
-                        "INSERT INTO instance VALUES (?, ?, ?)", (image.image_id, index, instance.model_dump_json())
-                    )
+                fit = self._db.execute("SELECT image_id, height, width FROM fit WHERE key = ?", key).fetchone()
+                if fit is not None:
+                    image_id, height, width = fit
+                    instance = instance_of(annotation, part, height, width)
+                    row = (image_id, index, instance.model_dump_json())
+                    self._db.execute("INSERT INTO instance VALUES (?, ?, ?)", row)
             except BadAnnotation as error:
                 place = f"annotation {own_id}" if self._is_own(own_id) else f"annotations[{index}]"
                 self._reject(place, error.reason, error.detail)
 
-    def _reject_image(self, coco_id: int | str, reason: str, detail: str) -> None:
+    def _reject_image(self, coco_id: str, reason: str, detail: str) -> None:
         self._reject(f"image {coco_id}", reason, detail)
 
     def _reject(self, place: str, reason: str, detail: str) -> None:

@@ -4,6 +4,7 @@ A tool's module turns its file into Drawings, with shapes as COCO has them; here
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -53,27 +54,27 @@ def drawn_edits(
     A bad shape is rejected on its own; where none of several is good, the image is left as it was.
     """
     wanted = (name for drawing in read(file) if isinstance(drawing, Drawing) for name in drawing.names)
-    names = ImageNames(wanted, workspace.records("import", ImageRecord))
-    found = {_image_id(drawing, names) for drawing in read(file) if isinstance(drawing, Drawing)}
-    images = {image.image_id: image for image in workspace.images() if image.image_id in found}
-    seen: set[str] = set()
-    for drawing in read(file):
-        if isinstance(drawing, Rejected):
-            yield drawing
-            continue
-        image_id = _image_id(drawing, names)
-        image = images.get(image_id) if image_id is not None else None
-        if image is None:
-            yield _no_image(drawing, image_id, names)
-        elif image.image_id in seen:
-            yield rejected(drawing.place, "second_drawing", f"{image_id} was drawn on before in this file")
-        elif drawing.size is not None and drawing.size != (image.width, image.height):
-            wanted_size = f"{image.width} x {image.height} pixels after EXIF rotation"
-            shown = f"{drawing.size[0]} x {drawing.size[1]}"
-            yield rejected(drawing.place, "size_mismatch", f"{shown} here, the image has {wanted_size}")
-        else:
-            seen.add(image.image_id)
-            yield from _edit(drawing, image, _origin(file, form, drawing))
+    with closing(ImageNames(wanted, workspace.records("import", ImageRecord))) as names:
+        found = {_image_id(drawing, names) for drawing in read(file) if isinstance(drawing, Drawing)}
+        images = {image.image_id: image for image in workspace.images() if image.image_id in found}
+        seen: set[str] = set()
+        for drawing in read(file):
+            if isinstance(drawing, Rejected):
+                yield drawing
+                continue
+            image_id = _image_id(drawing, names)
+            image = images.get(image_id) if image_id is not None else None
+            if image is None:
+                yield _no_image(drawing, image_id, names)
+            elif image.image_id in seen:
+                yield rejected(drawing.place, "second_drawing", f"{image_id} was drawn on before in this file")
+            elif drawing.size is not None and drawing.size != (image.width, image.height):
+                wanted_size = f"{image.width} x {image.height} pixels after EXIF rotation"
+                shown = f"{drawing.size[0]} x {drawing.size[1]}"
+                yield rejected(drawing.place, "size_mismatch", f"{shown} here, the image has {wanted_size}")
+            else:
+                seen.add(image.image_id)
+                yield from _edit(drawing, image, _origin(file, form, drawing))
 
 
 def name_candidates(address: str) -> tuple[str, ...]:
