@@ -22,7 +22,7 @@ SECONDS_BETWEEN_LINES = 10.0
 # Weights of a hundred gigabytes come from a slow disk, and the first start compiles kernels.
 SECONDS_TO_START = 3600.0
 SECONDS_PER_LOOK = 5.0
-ERROR_MARKS = ("Error", "error:")
+ERROR_MARKS = ("Error: ", "Exception: ", "error: ")
 # The server process only passes on that its engine ended; warnings name errors that may come.
 NO_CAUSES = ("root cause", "WARNING")
 LOG_PREFIX = re.compile(r"^(\([^()]*\) )?ERROR [-\d]+ [:\d]+ \[[^\]]*\]\s*")

@@ -147,6 +147,7 @@ def engine_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> 
     words.write_text(
         "(APIServer pid=1) WARNING 11-21 19:19:21 [system_utils.py:255] This can cause OSError: Too many open files\n"
         f"(Worker pid=3) ERROR 11-21 19:20:57 [multiproc_executor.py:1063] {error}\n"
+        "(EngineCore pid=2) ERROR 11-21 19:20:57 [core.py:1512]     raise RuntimeError(\n"
         "(EngineCore pid=2) ERROR 11-21 19:20:57 [core.py:1512] RuntimeError: Worker failed with error "
         f"'{error}', please check the stack trace above for the root cause\n"
         "(APIServer pid=1) ERROR 11-21 19:20:57 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: "
