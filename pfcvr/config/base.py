@@ -26,10 +26,13 @@ def parse(kind: type[SettingsT], values: dict[str, Any], where: str) -> Settings
         raise UsageError(f"{where}: {_first_problem(kind, error)}") from None
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
+
+
 class SeedList(Settings):
     """Several seeds: ``1,2,3`` as a user writes them."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -5,9 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pfcvr.config.base import Settings
+from pfcvr.config.base import Seed, Settings
 from pfcvr.config.methods import Method
 from pfcvr.config.variants import Variant
+
+# Bounds far beyond what is ever meant: a slip of the finger gets a sentence instead of exhausting the memory
+# (docs/decisions/0052-bounds-of-settings.md).
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Depth = Annotated[int, Field(ge=1, le=256)]
+Tokens = Annotated[int, Field(ge=3, le=1_024)]  # start and end among them
+Side = Annotated[int, Field(ge=1, le=4_096)]  # px
+Temperature = Annotated[float, Field(ge=1e-3, le=10)]
 
 
 class TowerSizes(Settings):
@@ -17,18 +25,18 @@ class TowerSizes(Settings):
     The defaults are those of CLIP ViT-B/16 (paper, section V-B).
     """
 
-    patch_size: int = Field(16, ge=1)
-    embedding_dim: int = Field(512, ge=1)
-    vision_width: int = Field(768, ge=1)
-    vision_mlp: int = Field(3072, ge=1)
-    vision_layers: int = Field(12, ge=1)
-    vision_heads: int = Field(12, ge=1)
-    text_width: int = Field(512, ge=1)
-    text_mlp: int = Field(2048, ge=1)
-    text_layers: int = Field(12, ge=1)
-    text_heads: int = Field(8, ge=1)
+    patch_size: Width = 16
+    embedding_dim: Width = 512
+    vision_width: Width = 768
+    vision_mlp: Width = 3072
+    vision_layers: Depth = 12
+    vision_heads: Width = 12
+    text_width: Width = 512
+    text_mlp: Width = 2048
+    text_layers: Depth = 12
+    text_heads: Width = 8
     activation: Literal["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "quick_gelu"
-    norm_eps: float = Field(1e-5, gt=0)
+    norm_eps: float = Field(1e-5, gt=0, le=1)
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> Self:
@@ -53,6 +61,12 @@ class LossWeights(Settings):
     mim: float = Field(0.5, ge=0)  # official code
     itc: float = Field(0.0, ge=0)  # ours: InfoNCE on the global features, for a start from random weights
 
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("every loss has weight 0, so nothing would be trained; give one of them a weight")
+        return self
+
 
 class ModelConfig(Settings):
     """Everything that decides which PFCVR model is built; what decides how it is trained is not here."""
@@ -60,51 +74,46 @@ class ModelConfig(Settings):
     # Transformers CLIP checkpoint (name or folder) or a file in OpenAI's layout; none: random ``towers``.
     backbone: str | None = Field(None, min_length=1)
     towers: TowerSizes = TowerSizes()
-    image_size: tuple[int, int] = (384, 384)  # rows, cols in px (official code; the paper's number is lost)
-    text_length: int = Field(77, ge=3)  # tokens with start and end (paper, section V-B)
+    image_size: tuple[Side, Side] = (384, 384)  # rows, cols in px (official code; the paper's number is lost)
+    text_length: Tokens = 77  # (paper, section V-B)
     vocabulary: Literal["clip", "captions"] = "clip"  # CLIP's BPE (paper), or one trained on the train captions (ours)
-    vocabulary_size: int = Field(4096, ge=600)  # ours: upper bound for the vocabulary trained on captions
+    vocabulary_size: int = Field(4096, ge=600, le=1_000_000)  # ours: upper bound for the vocabulary trained on captions
     losses: LossWeights = LossWeights()
-    heads: int = Field(8, ge=1)  # attention heads of every new module (paper, section V-B)
-    temperature: float = Field(0.02, gt=0)  # IRRA's, since the paper is silent; official code .07
-    part_temperature: float = Field(0.02, gt=0)  # the same; official code .07
+    heads: Width = 8  # attention heads of every new module (paper, section V-B)
+    temperature: Temperature = 0.02  # IRRA's, since the paper is silent; official code .07
+    part_temperature: Temperature = 0.02  # the same; official code .07
     cls_position: Literal[0, 1] = 0  # row of the position table that CLS reads; official code 1
     mask_caption_for_matching: bool = False  # all losses read the masked caption, as the official code's copies do
 
     # PLFA. What a part query attends to: its part's text, and beside it the caption or the image's CLS feature.
     part_text: Literal["name", "phrase"] = "name"  # "car roof" (paper), or the data set's phrase for the part (ours)
-    part_text_length: int = Field(16, ge=3)  # ours: tokens of a phrase with start and end
+    part_text_length: Tokens = 16  # ours: of a phrase
     part_text_feature: Literal["tokens", "mean"] = "tokens"  # official code: mean over all positions, padding too
     part_context: Literal["caption", "image"] = "caption"  # paper eq. 1; official code: image
     part_fusion: Literal["concatenate", "add"] = "concatenate"  # paper eq. 1; official code: add
     part_decoder: Literal["cross_attention", "detr"] = "cross_attention"  # paper eq. 1; official code: DETR's decoder
-    part_decoder_depth: int = Field(6, ge=1)  # of DETR's decoder (official code)
+    part_decoder_depth: Depth = 6  # of DETR's decoder (official code)
     part_decoder_dropout: float = Field(0.1, ge=0, lt=1)  # of DETR's decoder (official code)
     part_pool: Literal["mean", "positions"] = "mean"  # ours; official code: one learned weight per patch position
     part_loss: Literal["info_nce", "bce"] = "info_nce"  # paper eq. 9; official code: bce
 
     # BMRIA.
     word_mask_ratio: float = Field(0.15, gt=0, lt=1)  # paper, section V-B
-    word_decoder_depth: int = Field(1, ge=1)  # paper eq. 3: one block after the cross-attention; official code 4
+    word_decoder_depth: Depth = 1  # paper eq. 3: one block after the cross-attention; official code 4
     patch_mask_ratio: float = Field(0.25, gt=0, lt=1)  # paper, section V-B; share of the patches that are
     patch_mask_ratio_means: Literal["removed", "kept"] = "removed"  # official code: kept
     masked_patches: Literal["drop", "zero"] = "drop"  # official code; zero: black pixels, as the paper's figure
     masked_patch_choice: Literal["parts_first", "parts"] = "parts_first"  # official code; parts: those of parts alone
     patch_guide: Literal["tokens", "end"] = "tokens"  # official code; end: the caption's global feature alone
     mask_padding: bool = True  # no branch of BMRIA reads what follows the end token; official code: it does
-    patch_decoder_depth: int = Field(4, ge=1)  # official code; the paper says "multiple" (eq. 4)
-    patch_decoder_head_width: int = Field(96, ge=1)  # official code
+    patch_decoder_depth: Depth = 4  # official code; the paper says "multiple" (eq. 4)
+    patch_decoder_head_width: Width = 96  # official code
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.backbone is None:  # with a backbone the sizes are known, and checked, once it is loaded
-            patch, width = self.towers.patch_size, self.towers.embedding_dim
-            if any(side < 1 or side % patch for side in self.image_size):
-                raise ValueError(f"image_size {self.image_size} must be multiples of patch_size ({patch})")
-            if width % self.heads:
-                raise ValueError(f"embedding_dim ({width}) must be divisible by heads ({self.heads})")
-            if self.losses.mim and self.masked_patch_choice == "parts_first" and not self.removed_patches:
-                raise ValueError(f"patch_mask_ratio ({self.patch_mask_ratio}) removes no patch of {self.patch_grid}")
+        # With a backbone the sizes are known once it is loaded; who loads it asks again.
+        if self.backbone is None and self.misfit is not None:
+            raise ValueError(self.misfit)
         return self
 
     @model_validator(mode="after")
@@ -112,6 +121,21 @@ class ModelConfig(Settings):
         if self.masked_patch_choice == "parts" and self.masked_patches == "drop":
             raise ValueError("masked_patch_choice = parts needs masked_patches = zero: images differ in their number")
         return self
+
+    @property
+    def misfit(self) -> str | None:
+        """What does not fit the sizes of ``towers``, if anything."""
+        patch, width, (rows, cols) = self.towers.patch_size, self.towers.embedding_dim, self.patch_grid
+        if any(side % patch for side in self.image_size):
+            return f"image_size {self.image_size} must be multiples of patch_size ({patch})"
+        if width % self.heads:
+            return f"embedding_dim ({width}) must be divisible by heads ({self.heads})"
+        if self.losses.mim and self.masked_patch_choice == "parts_first":
+            if self.removed_patches == 0:
+                return f"patch_mask_ratio ({self.patch_mask_ratio}) removes no patch of {self.patch_grid}"
+            if self.removed_patches == rows * cols:
+                return f"patch_mask_ratio ({self.patch_mask_ratio}) removes every patch of {self.patch_grid}"
+        return None
 
     @property
     def patch_grid(self) -> tuple[int, int]:
@@ -139,7 +163,7 @@ class AugmentConfig(Settings):
     expand: bool = True  # paper: original, dark, bright and noisy copy of every train image, so 4 items a pair
     dark_gamma: tuple[float, float] = (1.5, 2.5)  # ours: neither paper nor code gives the strength of the copies
     bright_gamma: tuple[float, float] = (0.4, 0.7)  # ours
-    noise_sigma: float = Field(0.05, ge=0)  # ours; pixel values in [0, 1]
+    noise_sigma: float = Field(0.05, ge=0, le=1)  # ours; pixel values in [0, 1]
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -147,6 +171,13 @@ class AugmentConfig(Settings):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} ({low}, {high}) must be two positive numbers, the smaller first")
+        if self.erase_area[1] > 1:
+            raise ValueError(f"erase_area {self.erase_area} is a share of the image and must not exceed 1")
+        if self.dark_gamma[0] < 1 or self.bright_gamma[1] > 1:
+            raise ValueError(
+                f"dark_gamma {self.dark_gamma} must lie above 1 and bright_gamma {self.bright_gamma} below: a pixel in "
+                "[0, 1] is raised to that power"
+            )
         return self
 
 
@@ -160,9 +191,9 @@ class OptimizerConfig(Settings):
     lr: float = Field(1e-5, gt=0)  # official code; the paper's value is lost
     new_module_factor: float = Field(5.0, gt=0)  # paper: larger for modules that start at random; official code: 5
     rate_groups: Literal["new_modules", "official"] = "new_modules"  # which ones: all, or the official code's choice
-    weight_decay: float = Field(4e-5, ge=0)  # official code
+    weight_decay: float = Field(4e-5, ge=0, le=10)  # official code
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # official code
-    eps: float = Field(1e-3, gt=0)  # official code, where half precision needs it; it damps small gradients
+    eps: float = Field(1e-3, gt=0, le=1)  # official code, where half precision needs it; it damps small gradients
 
 
 class ScheduleConfig(Settings):
@@ -199,6 +230,17 @@ class Recipe(Settings):
     val_share: float = Field(0.1, gt=0, lt=1)  # ours: share of train identities carved where the data has no val split
     checkpoint_every: int = Field(200, ge=1)  # ours, in steps; an evaluation always writes a checkpoint
 
+    @model_validator(mode="after")
+    def _parts_of_a_batch_and_crops_have_content(self) -> Self:
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation ({self.accumulation}) must not exceed batch_size ({self.batch_size})")
+        if self.augment.crop_padding >= min(self.model.image_size):
+            raise ValueError(
+                f"augment.crop_padding ({self.augment.crop_padding}) must be smaller than the sides of image_size "
+                f"{self.model.image_size}, else a crop may show nothing but the border"
+            )
+        return self
+
 
 Protocol = Literal["clean", "published"]
 ResampledUnit = Literal["identities", "queries"]
@@ -208,13 +250,13 @@ class DeviceSettings(Settings):
     """How this machine encodes images; does not change any result."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = Field(None, ge=0)  # processes that load images; none: half of the cores, at most 8
+    workers: int | None = Field(None, ge=0, le=256)  # processes that load images; none: half of the cores, at most 8
 
 
 class ComputeSettings(DeviceSettings):
     """How this machine trains; changes no result but by rounding."""
 
-    threads: int | None = Field(None, ge=1)  # of the CPU; none: the cores here, shared by the processes here
+    threads: int | None = Field(None, ge=1, le=1_024)  # of the CPU; none: the cores here, shared by the processes here
     gradient_checkpointing: bool = False  # the towers compute twice and keep less: less memory, a third more time
     compile: bool = False  # torch.compile on the layers of the towers
 
@@ -233,7 +275,7 @@ class TrainConfig(ComputeSettings):
     method: Method | None = None  # none: the one that the recipe names, else pfcvr
     variant: Variant | None = None  # none: the one that the recipe names, else paper
     protocol: Protocol = "clean"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class ProbeConfig(ComputeSettings):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pfcvr.config.base import SeedList
+from pfcvr.config.base import Seed, SeedList
 from pfcvr.config.model import ComputeSettings, DeviceSettings, Protocol, ResampledUnit
 from pfcvr.config.variants import Variant
 
@@ -23,7 +23,7 @@ class AblateConfig(SeedList, ComputeSettings):
     overrides: tuple[str, ...] = ()  # KEY=VALUE, of all rows
     variant: Variant | None = None
     protocol: Protocol = "clean"
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)  # methods 8.11 asks for five; three show the spread
+    seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)  # methods 8.11 asks for five; three show the spread
     split: str = "test"
 
 
@@ -36,4 +36,4 @@ class CompareConfig(DeviceSettings):
     unit: ResampledUnit = "identities"  # queries of one vehicle depend on each other
     published: PublishedData | None = None
     out: Path | None = None  # folder for compare.md and compare.csv
-    seed: int = Field(0, ge=0)  # of the draws
+    seed: Seed = 0  # of the draws

@@ -299,11 +299,8 @@ def build_pfcvr(config: ModelConfig, tokenizer: CaptionTokenizer, identities: in
     towers, sizes = pretrained_towers(
         config.backbone, config.image_size, config.text_length, tokenizer.vocabulary_size, tokenizer.end_id
     )
-    if sizes.embedding_dim % config.heads:
-        raise CheckpointError(
-            f"{config.backbone}: its embedding of {sizes.embedding_dim} cannot be split into {config.heads} heads; "
-            "change heads"
-        )
     config = config.model_copy(update={"towers": sizes})
+    if config.misfit is not None:
+        raise CheckpointError(f"{config.backbone}: {config.misfit}; change the setting")
     heads = TrainingHeads(config, tokenizer.vocabulary_size, identities)
     return PfcvrModel(config, tokenizer, towers, heads, identities)

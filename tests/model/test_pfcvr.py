@@ -279,7 +279,9 @@ def test_a_backbone_brings_its_sizes_weights_and_tokenizer(
     assert torch.equal(loaded.towers.image_positions, model.towers.image_positions)
     with pytest.raises(CheckpointError) as refusal:
         build_pfcvr(tiny_config(backbone=str(tmp_path / "clip"), heads=8), tokenizer, 8)
-    assert "its embedding of 20 cannot be split into 8 heads; change heads" in str(refusal.value)
+    assert "embedding_dim (20) must be divisible by heads (8); change the setting" in str(refusal.value)
+    with pytest.raises(CheckpointError, match=r"patch_mask_ratio \(0.1\) removes no patch of \(2, 3\); change the"):
+        build_pfcvr(tiny_config(backbone=str(tmp_path / "clip"), patch_mask_ratio=0.1), tokenizer, 8)
 
 
 KEY = "towers.image_projection.weight"
