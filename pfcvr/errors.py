@@ -75,3 +75,8 @@ class ServerError(PfcvrError):
 
 class BackendError(PfcvrError):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough to stand inside a sentence: its first line, or its kind without one."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pfcvr.errors import CheckpointError
+from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import atomic_write
 
 
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         state = TrainState(**content["state"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: the checkpoint is of another model ({_first_line(error)}); train again in a new folder"
+            f"{path}: the checkpoint is of another model ({first_line(error)}); train again in a new folder"
         ) from None
     return state
 
@@ -90,11 +90,6 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path}: damaged checkpoint ({_first_line(error)}); train again in a new folder"
+            f"{path}: damaged checkpoint ({first_line(error)}); train again in a new folder"
         ) from None
     return content
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]

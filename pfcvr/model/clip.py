@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pfcvr.config import TowerSizes
-from pfcvr.errors import CheckpointError
+from pfcvr.errors import CheckpointError, first_line
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -206,7 +206,7 @@ def _load_clip(backbone: str) -> Any:
     except (OSError, ValueError, SafetensorError) as error:
         if pickle := found_pickle(Path(backbone)):
             raise CheckpointError(f"{pickle}: a pickle may run code when read; {HOW_TO_CONVERT}") from None
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{backbone}: no CLIP checkpoint with safetensors weights could be read ({reason}); "
             "give the folder or the name of one"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pfcvr.errors import DataError
+from pfcvr.errors import DataError, first_line
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.hub import MANIFEST_NAME, patiently
 
@@ -26,8 +26,9 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
     try:
         tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name), waits=())
     except (OSError, ValueError, DatasetsError) as error:
+        reason = first_line(error.__cause__ or error)
         raise DataError(
-            f"{name}: neither a folder here nor a data set that the Hub gives ({_first_line(error)}); check the name"
+            f"{name}: neither a folder here nor a data set that the Hub gives ({reason}); check the name"
         ) from error
     manifest = _manifest(name, asked)
     if manifest is None:
@@ -47,7 +48,3 @@ def _manifest(name: str, asked: str) -> Path | None:
             return None
 
     return patiently(asked, download, waits=())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]

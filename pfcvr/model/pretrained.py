@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pfcvr.config import ModelConfig, parse
-from pfcvr.errors import CheckpointError, HubError, UsageError
+from pfcvr.errors import CheckpointError, HubError, UsageError, first_line
 from pfcvr.hub import HUB_NAME, MANIFEST_NAME, HubRepository, Publication, publish
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
@@ -121,12 +121,8 @@ def _download(repo_id: str, revision: str | None, token: str | bool | None) -> P
         return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=files))
     except (OSError, ValueError, httpx2.HTTPError) as error:
         raise HubError(
-            f"{repo_id}: neither a folder here nor a model that the Hub gives ({_first_line(error)}); check the name"
+            f"{repo_id}: neither a folder here nor a model that the Hub gives ({first_line(error)}); check the name"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _model_card(config: ModelConfig) -> str:

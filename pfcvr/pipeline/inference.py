@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pfcvr.config import CaptionConfig, PartsConfig
-from pfcvr.errors import BackendError, StageStopped
+from pfcvr.errors import BackendError, StageStopped, first_line
 
 
 class Inference:
@@ -42,7 +42,7 @@ class Inference:
                 yield
         except torch.OutOfMemoryError as error:
             raise StageStopped(
-                f"the GPU has too little memory for so many images at a time ({str(error).splitlines()[0][:200]}); run "
+                f"the GPU has too little memory for so many images at a time ({first_line(error)}); run "
                 "the same command with a smaller --batch, or with --device cpu, to continue"
             ) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pfcvr.errors import CheckpointError
+from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import sha256_file
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
@@ -69,7 +69,7 @@ def load_model(class_name: str, folder: Path, model_types: Sequence[str], precis
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder}: the weights of {model_type} cannot be loaded ({_first_line(error)}); get the folder anew"
+            f"{folder}: the weights of {model_type} cannot be loaded ({first_line(error)}); get the folder anew"
         ) from None
     lacking = sorted(report["missing_keys"])
     if lacking:
@@ -88,7 +88,7 @@ def load_processor(class_name: str, folder: Path) -> Any:
         return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{folder}: no processor for {class_name.removesuffix('Processor')} there ({_first_line(error)}); "
+            f"{folder}: no processor for {class_name.removesuffix('Processor')} there ({first_line(error)}); "
             "get the whole folder, with preprocessor and tokenizer files"
         ) from None
 
@@ -119,7 +119,3 @@ def _quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pfcvr.errors import CheckpointError, PfcvrError, StageStopped
+from pfcvr.errors import CheckpointError, PfcvrError, StageStopped, first_line
 from pfcvr.pipeline.captioners.chat_client import Answered, Keep, forget
 from pfcvr.pipeline.captioners.chat_reply import Reply
 from pfcvr.pipeline.captioners.judge import json_in
@@ -61,7 +61,7 @@ class LocalModel:
                 reply = self._answer(request)
             except torch.OutOfMemoryError as error:
                 raise StageStopped(
-                    f"{self._folder}: the GPU has too little memory for it ({str(error).splitlines()[0]}); "
+                    f"{self._folder}: the GPU has too little memory for it ({first_line(error)}); "
                     "use a smaller model, --device cpu, or a vLLM server"
                 ) from None
             if self._stopped is not None:

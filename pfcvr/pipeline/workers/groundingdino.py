@@ -10,7 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfcvr.errors import PfcvrError
+from pfcvr.errors import PfcvrError, first_line
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
 from pfcvr.pipeline.workers.serve import Answers, WorkerError
@@ -92,7 +92,7 @@ def _load_model(settings: dict[str, Any]) -> Any:
         model = build_model(config)
     except (OSError, ValueError) as error:
         raise WorkerError(
-            "weights", f"{settings['text_encoder']}: no BERT for groundingdino there ({_first_line(error)})"
+            "weights", f"{settings['text_encoder']}: no BERT for groundingdino there ({first_line(error)})"
         ) from None
     _load_weights(model, weights, f"{settings['checkpoint']}: not the weights of {name}")
     return model.eval()
@@ -168,7 +168,3 @@ def _to_pixels(boxes: "torch.Tensor", size: tuple[int, int]) -> "torch.Tensor":
 
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return torch.cat([centre - half, centre + half], 1) * torch.tensor([*size, *size], device=boxes.device)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
