@@ -67,9 +67,10 @@ def run(workspace: Workspace, config: MergeConfig, options: RunOptions) -> Stage
     before = next((known for known in files if known["sha256"] == file.sha256), None)
     path = plain_text(str(config.file.resolve()))
     label = _label(file.name, path, files) if before is None else str(before["file"])
-    if before is not None and before.get("images") == images and not options.overwrite:
+    if manifest is not None and before is not None and before.get("images") == images and not options.overwrite:
         if before["added"] + before["replaced"] + before["unchanged"] == 0:
             raise NothingKept(_nothing(config.file, before))
+        _clear_up(workspace.folder(STAGE), manifest)
         return _summary(before, already_done=True)
     with (
         disk_full_stops(f"{workspace.root}: stage '{STAGE}'"),
@@ -201,7 +202,8 @@ def _seal(workspace: Workspace, tables: sqlite3.Connection, files: list[dict[str
     folder.mkdir(exist_ok=True)
     _keep_other_problems(workspace, tables, files[-1]["file"])
     reasons = _write_problems(folder / "rejected.jsonl", tables)
-    sealed = _write_edits(folder, tables)
+    before = workspace.manifest(STAGE)
+    sealed = _write_edits(folder, tables, before.files[0].name if before is not None else None)
     manifest = Manifest(
         stage=STAGE,
         pfcvr_version=__version__,
@@ -216,8 +218,13 @@ def _seal(workspace: Workspace, tables: sqlite3.Connection, files: list[dict[str
         notes={"files": files},
     )
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+    _clear_up(folder, manifest)
+
+
+def _clear_up(folder: Path, manifest: Manifest) -> None:
+    """Remove the edits that ``manifest`` has replaced; a kill before this leaves them for the next run to remove."""
     for path in folder.glob("part-*.jsonl"):
-        if path.name != sealed.name:
+        if path.name != manifest.files[0].name:
             path.unlink()
     sync_folder(folder)
 
@@ -239,10 +246,10 @@ def _write_problems(path: Path, tables: sqlite3.Connection) -> Counter[str]:
     return reasons
 
 
-def _write_edits(folder: Path, tables: sqlite3.Connection) -> SealedFile:
-    """One file under a name that no earlier one has, so that a kill leaves the earlier edits whole."""
-    numbers = [int(path.stem.removeprefix("part-")) for path in folder.glob("part-[0-9]*.jsonl")]
-    name = f"part-{max(numbers, default=-1) + 1:05d}.jsonl"
+def _write_edits(folder: Path, tables: sqlite3.Connection, before: str | None) -> SealedFile:
+    """One file beside ``before``, the sealed one, so that a kill leaves the earlier edits whole."""
+    number = 0 if before is None else int(Path(before).stem.removeprefix("part-")) + 1
+    name = f"part-{number:05d}.jsonl"
     digest, records = hashlib.sha256(), 0
     with atomic_write(folder / name) as file:
         for (body,) in tables.execute("SELECT body FROM edit ORDER BY image_id"):

@@ -1,9 +1,11 @@
 """An export that is killed, run beside another, or out of disk never leaves half a data set."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,50 +65,33 @@ def test_export_killed_with_sigkill_is_made_whole_by_the_next_run(whole, tmp_pat
 
 
 KILLED_EVERYWHERE = """
-import itertools, os, signal, sys
+import sys
 from pathlib import Path
 import datasets, pyarrow.parquet
+from folders import files_of
+from killing import in_child, killed_at_every_change
 from pfcvr.config import ExportConfig
 from pfcvr.pipeline import export
 from pfcvr.pipeline.exporters import hf, shards
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 workspace, base = Workspace(Path(sys.argv[1])), Path(sys.argv[2])
 
-def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def export_to(name):
+    config, options = ExportConfig(out=base / name), RunOptions(overwrite=True, quiet=True)
+    return lambda: export.run(workspace, config, options)
 
-def run_in_child(out, kill_before):
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    changes = 0
-    def count(event, arguments):
-        nonlocal changes
-        writes = event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (writes or event in CHANGES) and str(arguments[0]).startswith(str(base)):
-            changes += 1
-            if changes == kill_before:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
-    export.run(workspace, ExportConfig(out=out), RunOptions(overwrite=True, quiet=True))
-    os._exit(0)
+def older(number):
+    assert in_child(export_to(f"older-{number}"), base) == 0
+    return export_to(f"older-{number}"), base
 
-assert run_in_child(base / "whole", 0) == 0
+assert in_child(export_to("whole"), base) == 0
 expected, kills = files_of(base / "whole"), 0
-for before in ("nothing", "older"):
-    for kill_before in itertools.count(1):
-        out = base / f"{before}-{kill_before}"
-        if before == "older":
-            assert run_in_child(out, 0) == 0
-        killed = run_in_child(out, kill_before)
-        assert run_in_child(out, 0) == 0, out
-        assert files_of(out) == expected, out
-        if killed == 0:
-            break
-        kills += 1
+for before, prepare in (("new", lambda number: (export_to(f"new-{number}"), base)), ("older", older)):
+    for kill in killed_at_every_change(prepare):
+        assert files_of(base / f"{before}-{kill}") == expected, (before, kill)
+    kills += kill - 1
 assert not list(base.glob(".*")), list(base.glob(".*"))
 print(kills)
 """
@@ -116,7 +101,8 @@ def test_export_killed_before_any_change_to_a_file_is_made_whole_by_the_next_run
     base = tmp_path / "exports"
     base.mkdir()
     arguments = [sys.executable, "-c", KILLED_EVERYWHERE, str(whole.workspace.root), str(base)]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
 

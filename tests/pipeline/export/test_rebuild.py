@@ -3,8 +3,12 @@
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -14,7 +18,7 @@ from PIL import Image
 from pfcvr.config import ExportConfig, RebuildConfig
 from pfcvr.errors import NothingKept, SealedError, SourceError
 from pfcvr.pipeline import export, rebuild
-from pfcvr.records import ImageRecord
+from pfcvr.records import ImageParts, ImageRecord, PartsOrigin, PatchGrid
 from pfcvr.stage import RunOptions
 
 QUIET = RunOptions(quiet=True)
@@ -47,6 +51,29 @@ def test_own_copy_gives_the_very_data_set_that_an_export_with_pixels_gives(whole
         assert (tmp_path / "out" / "data" / path.name).read_bytes() == path.read_bytes()
     assert (tmp_path / "out" / "README.md").read_bytes() == (tmp_path / "hf" / "README.md").read_bytes()
     assert summary.splits == json.loads((tmp_path / "hf" / "pfcvr.json").read_text())["splits"]
+
+
+def test_grids_of_several_rules_are_joined_and_the_manifest_still_names_them_all(small, tmp_path) -> None:
+    small.add_images({"1": 2, "2": 2})
+    small.add_captions()
+    rules: list[Literal["given", "stretch-coverage"]] = ["given", "stretch-coverage"]
+    rows = [
+        ImageParts(
+            image_id=image.image_id,
+            instances=(),
+            grid=PatchGrid(rows=2, cols=2, coverage=0.5, rule=rules[number % 2], cells={"roof": "f0"}),
+            origin=PartsOrigin(detector="import"),
+        )
+        for number, image in enumerate(small.images)
+    ]
+    small.seal("parts", ImageParts, rows, settings={"grid": {"rows": 2, "cols": 2}})
+    small.add_split(val=0)
+    small.export(tmp_path / "hf")
+    export.run(small.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
+    join(tmp_path / "annotations", small.source, tmp_path / "out")
+    exported, joined = (json.loads((tmp_path / name / "pfcvr.json").read_text()) for name in ("hf", "out"))
+    assert joined["grid"]["rule"] == "given, stretch-coverage"
+    assert joined["grid"] == exported["grid"]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +280,42 @@ def test_annotations_that_do_not_fit_their_image_are_named_and_cost_it_alone(
     text = (tmp_path / "out" / "report.txt").read_text()
     assert f"damaged    {rows[1]['image_id']!r} " in text
     assert text.endswith("0 missing, 1 damaged\n")
+
+
+KILLED_REBUILD = """
+import sys
+from pathlib import Path
+import datasets, pyarrow.parquet
+from folders import files_of
+from killing import in_child, killed_at_every_change
+from pfcvr.config import RebuildConfig
+from pfcvr.pipeline import rebuild
+from pfcvr.stage import RunOptions
+
+annotations, images, base = (Path(argument) for argument in sys.argv[1:])
+
+def joined(number):
+    config = RebuildConfig(annotations=annotations, images=images, out=base / str(number))
+    return lambda: rebuild.run(config, RunOptions(quiet=True)), base
+
+call, _ = joined(0)
+assert in_child(call, base) == 0
+for killed in killed_at_every_change(joined, step=2):
+    assert files_of(base / str(killed)) == files_of(base / "0"), killed
+assert not list(base.glob(".*")), list(base.glob(".*"))
+print(killed)
+"""
+
+
+def test_rebuild_killed_before_changes_to_files_ends_in_the_same_bytes(whole, published, tmp_path) -> None:
+    (whole.source / whole.images[3].path).unlink()
+    base = tmp_path / "joined"
+    base.mkdir()
+    arguments = [sys.executable, "-c", KILLED_REBUILD, str(published), str(whole.source), str(base)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 12
 
 
 def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:

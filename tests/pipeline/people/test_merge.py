@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pfcvr.pipeline.status import workspace_status
 from pfcvr.records import Caption, HumanEdit, ImageParts, ImageRecord
 from pfcvr.stage import RunOptions, StageSummary
 
+TESTS = Path(__file__).parents[2]
 QUIET = RunOptions(quiet=True)
 OVER = RunOptions(overwrite=True, quiet=True)
 
@@ -243,6 +246,44 @@ def test_kill_before_the_manifest_leaves_the_earlier_edits_and_the_next_run_fini
     assert captions(whole)["00001/000002"] == ("A grey van.",)
     assert len(list(whole.workspace.folder("merge").glob("part-*.jsonl"))) == 1
     assert check.run(whole.workspace, CheckConfig()).passed
+
+
+KILLED_MERGE = """
+import shutil, sys
+from pathlib import Path
+from folders import files_of
+from killing import in_child, killed_at_every_change
+from pfcvr.config import MergeConfig
+from pfcvr.pipeline import merge
+from pfcvr.pipeline.edit_files import captions
+from pfcvr.stage import RunOptions
+from pfcvr.store import Workspace
+
+start, base, file = (Path(argument) for argument in sys.argv[1:])
+
+def fresh(number):
+    workspace = shutil.copytree(start, base / str(number))
+    return lambda: merge.run(Workspace(workspace), MergeConfig(file=file), RunOptions(quiet=True)), workspace / "merge"
+
+call, folder = fresh(0)
+assert in_child(call, folder) == 0
+for killed in killed_at_every_change(fresh):
+    assert files_of(base / str(killed) / "merge") == files_of(folder), killed
+print(killed)
+"""
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_merge_killed_before_any_change_to_a_file_ends_in_the_same_bytes(whole, tmp_path, earlier) -> None:
+    if earlier:
+        merged(whole, "a.jsonl", lines(i1="A white van.", i2="A red van.", i98="Nobody."))
+    file = whole.source / "b.jsonl"
+    file.write_text(lines(i1="A white van.", i2="A grey van.", i3="A bus.", i77="Nobody."))
+    arguments = [sys.executable, "-c", KILLED_MERGE, str(whole.workspace.root), str(tmp_path / "copies"), str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 6
 
 
 def test_full_disk_leaves_the_earlier_edits(whole, monkeypatch) -> None:
