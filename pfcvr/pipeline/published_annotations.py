@@ -40,6 +40,11 @@ class PublishedAnnotations:
         """The hash of every shard by its name."""
         return {path.name: sha256_file(path) for _, path in self._shards}
 
+    @property
+    def grid(self) -> dict[str, Any] | None:
+        """The recipe of the patch grids, its rule naming all that were met; None where no parts were annotated."""
+        return self._manifest.get("grid")
+
     def facts(self, images: Path) -> ExportFacts:
         """What the publisher's manifest says of sources and grid; ``images`` is where the pixels lie here.
 
@@ -48,10 +53,11 @@ class PublishedAnnotations:
         try:
             sources = [Source(root=str(images), **own) for own in self._manifest["sources"]]
             grid = self._manifest["grid"]
-            recipe = PatchGrid(**(grid or GridConfig().model_dump()), cells={})
+            recipe = {name: value for name, value in (grid or GridConfig().model_dump()).items() if name != "rule"}
+            empty = PatchGrid(**recipe, cells={})
         except (KeyError, TypeError, ValueError):
             raise SourceError("pfcvr.json of the annotations is damaged; get the annotations anew") from None
-        return ExportFacts(tuple(sources), recipe, has_parts=grid is not None)
+        return ExportFacts(tuple(sources), empty, has_parts=grid is not None)
 
     def rows(self) -> Iterator[tuple[Split, dict[str, Any]]]:
         """Every row with its split, in the order published; raises SourceError for a shard that is damaged.

@@ -104,9 +104,8 @@ class _Rebuild:
                 f"{self._config.images}: no image fits the annotations ({_counted(self._statuses)}); give the root of "
                 "the collection that they name, or take pictures that only look the same with --accept-reencoded"
             )
-        grid = facts.grid.model_dump(exclude={"cells"}) if facts.has_parts else None
         return {
-            **manifest_head("hf", self._kept, self._reasons, facts.sources, grid),
+            **manifest_head("hf", self._kept, self._reasons, facts.sources, self._annotations.grid),
             "statuses": {status: self._statuses[status] for status in STATUSES},
             "copy_sha256": self._copy.listing_sha256(),
             **written,
