@@ -13,7 +13,7 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link"}
 
 
 def in_child(call: Callable[[], object], watched: Path, kill_before: int = 0) -> int:
-    """Run ``call``; its exit code, negative where it was killed before its ``kill_before``-th change below ``watched``."""
+    """Run ``call``; its exit code, negative where it was killed before change ``kill_before`` below ``watched``."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
