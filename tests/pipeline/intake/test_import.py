@@ -1,6 +1,7 @@
 """VERI-Wild in every form people hold it: trees, both generations of lists, and text files with all their faults."""
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -279,6 +280,19 @@ def test_importing_again_reads_only_what_is_new(three, monkeypatch: pytest.Monke
     assert (summary.kept, three.images()["00012/000011"].type) == (4, "SUV")
     assert summary.notes["since_last_import"] == {"added": 1, "changed": 0, "vanished": 0, "examples": []}
     assert "since the last import: 1 images added, 0 changed, 0 gone" in import_.report(summary)
+
+
+def test_importing_again_opens_no_image_whose_file_and_target_are_as_they_were(three, monkeypatch) -> None:
+    place = three.root / "images/00012/000011.jpg"
+    place.rename(three.root / "elsewhere.jpg")
+    place.symlink_to(three.root / "elsewhere.jpg")
+    three.run_import()
+    opened: list[str] = []
+    real = io.open
+    monkeypatch.setattr(io, "open", lambda file, *rest, **named: opened.append(str(file)) or real(file, *rest, **named))
+    assert three.run_import().already_done
+    assert any(name.endswith("manifest.json") for name in opened)
+    assert not [name for name in opened if name.endswith(".jpg")]
 
 
 def test_importing_a_grown_source_again_seals_the_bytes_of_a_first_import(three, tmp_path: Path) -> None:
