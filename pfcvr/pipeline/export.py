@@ -35,7 +35,6 @@ from pfcvr.store import STAGES, Manifest, Workspace
 
 LEFT_OUT = "left_out.jsonl"
 OF_ONE_ROW = {"finish_reason", "prompt_tokens", "completion_tokens", "seed"}
-HAVE_PARTS = {"parts", "merge"}
 WITHOUT_FILE = ("missing_file", "changed_file")
 
 
