@@ -33,6 +33,15 @@ def write_json(path: Path, value: Any) -> None:
         file.write(canonical_json(value, indent=2).encode() + b"\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; empty when there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def canonical_json(value: Any, indent: int | None = None) -> str:
     """JSON text that depends on the value alone: keys sorted, paths as text."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, default=str)

@@ -1,6 +1,5 @@
 """An output folder that is whole or absent: built beside its place under another name, then renamed."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.errors import SealedError, WorkspaceError
-from pfcvr.files import process_lock, sync_folder, write_json
+from pfcvr.files import process_lock, read_object, sync_folder, write_json
 
 MANIFEST = "pfcvr.json"
 
@@ -72,7 +71,7 @@ class OutputFolder:
         """The manifest at ``place``; None for no folder or an empty one; raises WorkspaceError for somebody else's."""
         if not self.place.exists() or (self.place.is_dir() and not any(self.place.iterdir())):
             return None
-        manifest = _read_object(self.place / MANIFEST)
+        manifest = read_object(self.place / MANIFEST)
         if manifest.get("kind") != self.kind:
             raise WorkspaceError(
                 f"{self.place}: exists and was not written by this command; give the path of a new folder"
@@ -82,7 +81,7 @@ class OutputFolder:
     def _check_ours(self, beside: Path) -> None:
         if not os.path.lexists(beside) or self._marker(beside).exists():
             return
-        if _read_object(beside / MANIFEST).get("kind") != self.kind and (not beside.is_dir() or any(beside.iterdir())):
+        if read_object(beside / MANIFEST).get("kind") != self.kind and (not beside.is_dir() or any(beside.iterdir())):
             raise WorkspaceError(f"{beside}: is in the way and was not written by this command; move it elsewhere")
 
     def _put_in_place(self, beside: Path, place: Path) -> None:
@@ -97,7 +96,7 @@ class OutputFolder:
 
     def _remove_replaced(self, before: Path) -> None:
         """Remove what an earlier, perhaps killed, replacement has put aside."""
-        if before.exists() and (_read_object(before / MANIFEST).get("kind") == self.kind or not any(before.iterdir())):
+        if before.exists() and (read_object(before / MANIFEST).get("kind") == self.kind or not any(before.iterdir())):
             # The file that tells whose it is goes last, so that a killed removal can be continued.
             _remove_all(before, but=MANIFEST)
             shutil.rmtree(before)
@@ -109,15 +108,6 @@ def _remove_all(folder: Path, but: str) -> None:
             shutil.rmtree(path)
         elif path.name != but:
             path.unlink()
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; empty when there is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _flush(folder: Path) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Annotations that somebody published with ``pfcvr-data export --format annotations``, read as a stream."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import numpy as np
 
 from pfcvr.config import GridConfig
 from pfcvr.errors import SourceError
-from pfcvr.files import sha256_file
+from pfcvr.files import read_object, sha256_file
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance
 from pfcvr.pipeline.exporters import ExportFacts
 from pfcvr.pipeline.images import UnreadableImage, upright_size
@@ -32,7 +31,7 @@ class PublishedAnnotations:
         self._shards: list[tuple[Split, Path]] = []
         for split in SPLITS:
             self._shards += [(split, path) for path in sorted((folder / "data").glob(f"{split}-*.parquet"))]
-        self._manifest = _manifest(folder / "pfcvr.json")
+        self._manifest = read_object(folder / "pfcvr.json")
         if not self._shards or self._manifest.get("format") != "annotations":
             raise SourceError(f"{folder}: not annotations to rebuild from; expected {EXPECTED}")
 
@@ -168,11 +167,3 @@ def _is_grid(grid: Any, cells: tuple[int, ...]) -> bool:
     except ValueError:
         return False
     return values.shape == cells and bool(np.isin(values, (0, 1)).all())
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
