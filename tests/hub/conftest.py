@@ -59,17 +59,22 @@ def hub(_server: LoopbackHub) -> LoopbackHub:
     return _server
 
 
-@pytest.fixture(scope="session")
-def _client(_server: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
-    home = tmp_path_factory.mktemp("hub-client")
-    environment = {
+def environment_of_client(hub: LoopbackHub, home: Path) -> dict[str, str]:
+    """In which the Hub's clients talk to ``hub`` and keep what they download below ``home``."""
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-        "HF_ENDPOINT": _server.url,
-        "HF_HOME": str(home / "home"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def _client(_server: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    home = tmp_path_factory.mktemp("hub-client")
+    environment = environment_of_client(_server, home / "home")
     log = home / "stderr.txt"
     with (
         log.open("w") as errors,

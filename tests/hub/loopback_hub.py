@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +27,7 @@ class Fault:
     """What happens to the next ``times`` requests whose method and path match ``where``.
 
     ``status``: that answer instead of the real one. ``drop``: the connection ends in the middle of the request body.
-    ``lose``: the request is carried out, but its answer never arrives.
+    ``lose``: the request is carried out, but its answer never arrives. ``then`` is called in both cases.
     """
 
     where: str
@@ -38,6 +38,7 @@ class Fault:
     message: str = "as the test wants"
     code: str | None = None
     skip: int = 0
+    then: Callable[[], None] = lambda: None
 
     def strikes(self, method: str, path: str) -> bool:
         if self.times == 0 or not re.search(self.where, f"{method} {path}"):
@@ -116,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             fault = next((fault for fault in self.hub.faults if fault.strikes(self.command, path)), None)
         if fault is not None and fault.drop:
+            fault.then()
             self.rfile.read(min(64, int(self.headers.get("Content-Length", 0))))
             self._note(path, 0, 0)
             self.close_connection = True
@@ -131,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = _Answer(content, refusal.status, refusal.headers)
             self._note(path, answer.status, len(body))
         if fault is not None and fault.lose:
+            fault.then()
             self.close_connection = True
             return
         self._send(answer)
