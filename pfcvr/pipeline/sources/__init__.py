@@ -1,6 +1,5 @@
 """Where images come from: one importer per data set layout, chosen by name or recognised by what lies in the folder."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 
 from pfcvr.backends import BackendTable, load_backend
 from pfcvr.errors import SourceError
+from pfcvr.hub import HUB_NAME
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import Rejected, Source, Split
 
@@ -25,8 +25,6 @@ IMPORTERS: BackendTable = {
     "folder": ("pfcvr.pipeline.sources.folder:Folder", None),
 }
 """Layouts by name."""
-
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 AUTO_RANKS = (frozenset(IMPORTERS) - {"reid-json", "folder"}, frozenset({"reid-json"}), frozenset({"folder"}))
 """``--format auto`` believes a layout of its own before a captions file, and that before any tree of folders."""

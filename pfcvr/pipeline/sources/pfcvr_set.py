@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from pfcvr.errors import HubError, SourceError
 from pfcvr.files import atomic_write, write_json
+from pfcvr.hub import HUB_NAME
 from pfcvr.pipeline.images import IMAGE_SUFFIXES
-from pfcvr.pipeline.sources import HUB_NAME, SourceImage, SourceListing
+from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.hub_set import find_hub_set
 from pfcvr.pipeline.sources.image_table import ImageTable
 from pfcvr.pipeline.sources.terms import DESCRIPTION, MANIFEST, described_by_manifest, described_on_hub
@@ -102,7 +103,7 @@ class _GroupPixels:
         batches = self._shard.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[self._group], columns=["image.bytes"])
         for batch in batches:
             for row in batch.to_pylist():
-                yield _picture(row).get("bytes")
+                yield _fields(row, "image").get("bytes")
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def hub_rows(name: str, commit: str | None = None) -> Iterator[tuple[str, Row, P
         if "image" in table.column_names:
             table = table.cast_column("image", Image(decode=False))
         for row in table:
-            yield split, row, partial(_picture(row).get, "bytes")
+            yield split, row, partial(_fields(row, "image").get, "bytes")
 
 
 def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixels: Pixels, place: str) -> str | None:
@@ -146,7 +147,7 @@ def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixel
     if "/" in vehicle_id:
         table.refuse(place, "no_identity", f"{image_id}: a vehicle_id has no '/'")
         return None
-    path, sha256 = _own_path(table, files, _picture(row).get("path")), str(row.get("sha256"))
+    path, sha256 = _own_path(table, files, _fields(row, "image").get("path")), str(row.get("sha256"))
     is_there = path is not None and files.holds(path, sha256)
     content = None if is_there else pixels()
     if not is_there and not content:
@@ -166,17 +167,23 @@ def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixel
 
 
 def _write_annotations(image_id: str, row: Row, captions: IO[bytes], parts: IO[bytes]) -> None:
-    spoken = {part: text for part, text in (row.get("part_texts") or {}).items() if text}
-    stated = {name: value for name, value in (row.get("attributes") or {}).items() if value}
+    """What JSON has no word for becomes null; the stages that read the files name what is lacking."""
+    spoken = {part: text for part, text in _fields(row, "part_texts").items() if text}
+    stated = {name: value for name, value in _fields(row, "attributes").items() if value}
     said = {"captions": row.get("captions") or [], "part_texts": spoken, "attributes": stated}
-    captions.write(json.dumps({"image_id": image_id, **said}).encode() + b"\n")
+    captions.write(json.dumps({"image_id": image_id, **said}, default=_nothing).encode() + b"\n")
     found = {"parts": row.get("parts"), "part_grid": row.get("part_grid")}
-    parts.write(json.dumps({"image_id": image_id, **found}).encode() + b"\n")
+    parts.write(json.dumps({"image_id": image_id, **found}, default=_nothing).encode() + b"\n")
 
 
-def _picture(row: Row) -> Row:
-    picture = row.get("image")
-    return picture if isinstance(picture, dict) else {}
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _fields(row: Row, column: str) -> Row:
+    """The fields of a column of objects; none where it is absent or something else."""
+    value = row.get(column)
+    return value if isinstance(value, dict) else {}
 
 
 def _own_path(table: ImageTable, files: UnpackedFiles, path: Any) -> str | None:

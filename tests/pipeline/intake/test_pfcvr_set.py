@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pfcvr.config import CaptionConfig, ExportConfig, ImportConfig, PartsConfig, SplitConfig
-from pfcvr.errors import SourceError
+from pfcvr.errors import NothingKept, SourceError
 from pfcvr.pipeline import caption, export, import_, parts, split
 from pfcvr.pipeline.sources import pfcvr_set
 from pfcvr.records import ImageRecord
@@ -187,3 +187,24 @@ def test_a_picture_that_changed_in_the_data_set_replaces_the_unpacked_one(whole,
     parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
     assert import_.run(workspace, ImportConfig(source=first), QUIET).notes["since_last_import"]["changed"] == 1
     assert (tmp_path / "again" / "unpacked" / rows[0]["image"]["path"]).read_bytes() == rows[1]["image"]["bytes"]
+
+
+def test_columns_of_strange_types_cost_what_they_should_hold_and_no_image(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    for shard in sorted((first / "data").glob("*.parquet")):
+        table = parquet.read_table(shard)
+        for name, values in (
+            ("part_texts", [["roof"]] * len(table)),
+            ("attributes", [7] * len(table)),
+            ("parts", [3] * len(table)),
+            ("part_grid", [b"grid"] * len(table)),
+            ("captions", [b"A car."] * len(table)),
+        ):
+            table = table.set_column(table.schema.get_field_index(name), name, pyarrow.array(values))
+        parquet.write_table(table, shard)
+    workspace = Workspace(tmp_path / "again", create=True)
+    assert import_.run(workspace, ImportConfig(source=first), QUIET).kept == 14
+    with pytest.raises(SourceError, match="the source brings no part that fits an image"):
+        parts.run(workspace, PartsConfig(), QUIET)
+    with pytest.raises((SourceError, NothingKept)):
+        caption.run(workspace, CaptionConfig(captioner="import"), QUIET)
