@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from pfcvr.config import PartsConfig, parse
 from pfcvr.errors import BackendError, CheckpointError, StageStopped, UsageError
@@ -41,13 +41,6 @@ def start(log: Path, **settings: Any) -> Worker:
     worker = Worker(sys.executable, "stub_worker", settings, log)
     worker.wait_until_ready()
     return worker
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        time.sleep(0.05)
 
 
 def files(folder: Path, *sizes: int) -> list[Path]:
