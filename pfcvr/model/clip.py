@@ -192,10 +192,16 @@ def _load_openai(path: Path, end_id: int) -> Any:
 def _load_clip(backbone: str) -> Any:
     from transformers import CLIPModel, PretrainedConfig
 
+    if Path(backbone).is_dir() and not Path(backbone, "config.json").is_file():
+        raise CheckpointError(
+            f"{backbone}: no config.json, expected it beside model.safetensors as in a Transformers CLIP checkpoint; "
+            "copy it there, or give the weights' own file where it is in OpenAI's layout"
+        )
     try:
-        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type", "unknown")
+        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type")
         if kind != "clip":
-            raise CheckpointError(f"{backbone}: a checkpoint of kind '{kind}', expected 'clip'; name a CLIP checkpoint")
+            what = f"a checkpoint of kind '{kind}'" if kind else "its config.json names no model_type"
+            raise CheckpointError(f"{backbone}: {what}, expected 'clip'; name a CLIP checkpoint")
         clip, found = CLIPModel.from_pretrained(
             backbone,
             use_safetensors=True,

@@ -186,7 +186,14 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
             lambda folder: (folder / "model.safetensors").write_bytes(b"not weights"),
             "no CLIP checkpoint with safetensors weights could be read",
         ),
-        (lambda folder: (folder / "config.json").unlink(), "a checkpoint of kind 'unknown', expected 'clip'"),
+        (
+            lambda folder: (folder / "config.json").unlink(),
+            "no config.json, expected it beside model.safetensors as in a Transformers CLIP checkpoint; copy it there",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            "its config.json names no model_type, expected 'clip'; name a CLIP checkpoint",
+        ),
     ],
 )
 def test_a_checkpoint_of_the_wrong_kind_is_refused_with_a_sentence(
