@@ -35,7 +35,7 @@ def ablate(
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Train and measure every row of an ablation table; writes table-N.md, .csv, .json and .png.
+    """Train and measure every row of an ablation table; writes table-N-SPLIT.md, .csv, .json, .png.
 
     Example: pfcvr ablate --data dataset --out ablation --table 5 --recipe t2i-veri --seeds 1,2,3
     """
@@ -65,7 +65,7 @@ def compare(
     published: Annotated[
         str | None, typer.Option(help="t2i-veri or t2i-verw: print the published rivals beside the runs.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and compare.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare-SPLIT.md and .csv.")] = None,
     seed: SeedNumber = 0,
     device: Device = "auto",
     workers: Workers = None,

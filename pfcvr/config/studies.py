@@ -35,5 +35,5 @@ class CompareConfig(DeviceSettings):
     split: str = "test"
     unit: ResampledUnit = "identities"  # queries of one vehicle depend on each other
     published: PublishedData | None = None
-    out: Path | None = None  # folder for compare.md and compare.csv
+    out: Path | None = None  # folder for compare-SPLIT.md and .csv
     seed: Seed = 0  # of the draws

@@ -2,7 +2,7 @@
 
 ``OUT/runs/NAME/seed-N`` holds one run; NAME says what the row changes in the recipe, so rows that tables share are
 trained once. Run the same command again and it continues, in mid-row too; a finished row is not trained again. The
-table is written anew after every row: ``table-NAME.md``, ``.csv``, ``.json`` and ``.png``.
+table is written anew after every row: ``table-NAME-SPLIT.md``, ``.csv``, ``.json`` and ``.png``.
 """
 
 import sys
@@ -133,7 +133,7 @@ def _summary(row: AblationRow, folder: Path, evaluations: list[dict[str, Any]]) 
 
 def _write(report: AblationReport, out: Path) -> None:
     """The table in all its forms, with the rows that are finished so far."""
-    base = out / f"table-{report.table.name}"
+    base = out / f"table-{report.table.name}-{report.facts['split']}"
     write_json(base.with_suffix(".json"), report.as_dict())
     for suffix, text in ((".md", report.text() + "\n"), (".csv", report.csv())):
         with atomic_write(base.with_suffix(suffix)) as file:

@@ -155,6 +155,6 @@ def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
 
 def _write(report: ComparisonReport, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("compare.md", report.text() + "\n"), ("compare.csv", report.csv())):
-        with atomic_write(out / name) as file:
+    for suffix, text in ((".md", report.text() + "\n"), (".csv", report.csv())):
+        with atomic_write(out / f"compare-{report.facts['split']}{suffix}") as file:
             file.write(text.encode())

@@ -110,7 +110,7 @@ def test_a_table_is_trained_measured_and_written_in_all_forms(config: AblateConf
     report = ablate(config, quiet=True, say=said.append)
     assert [row["key"] for row in report.rows] == ["baseline", "plfa", "bmria", "augmentation"]
     assert "table 5, row 2 of 4, seed 2: + PLFA" in said
-    written = json.loads((config.out / "table-5.json").read_text())
+    written = json.loads((config.out / "table-5-test.json").read_text())
     assert written == json.loads(json.dumps(report.as_dict()))
 
     row = written["rows"][1]
@@ -120,17 +120,17 @@ def test_a_table_is_trained_measured_and_written_in_all_forms(config: AblateConf
     assert row["metrics"]["rank1"]["deviation"] == pytest.approx(stdev(reached))
     assert not RunFolder(runs[0]).read_recipe().augment.expand
 
-    text = (config.out / "table-5.md").read_text()
+    text = (config.out / "table-5-test.md").read_text()
     assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in text
     assert "published Rank-1" in text
     assert "26.6 " in text
     assert "Table V, T2I-VeRI" in text
     assert "chance" in text
     assert "Average precision is not defined alike" in text
-    records = list(csv.DictReader(io.StringIO((config.out / "table-5.csv").read_text())))
+    records = list(csv.DictReader(io.StringIO((config.out / "table-5-test.csv").read_text())))
     assert float(records[1]["rank1"]) == pytest.approx(mean(reached))
     assert float(records[3]["published_rank1"]) == 29.2
-    with Image.open(config.out / "table-5.png") as picture:
+    with Image.open(config.out / "table-5-test.png") as picture:
         assert picture.width > 800
 
 
@@ -159,7 +159,7 @@ def test_a_stopped_table_goes_on_and_rows_that_tables_share_are_trained_once(
 
     with pytest.raises(KeyboardInterrupt):
         ablate(config, quiet=True, say=stop_at_plfa)
-    assert [row["key"] for row in json.loads((config.out / "table-6.json").read_text())["rows"]] == ["part_mlm"]
+    assert [row["key"] for row in json.loads((config.out / "table-6-test.json").read_text())["rows"]] == ["part_mlm"]
 
     measured = counting(monkeypatch, "evaluate")
     finished = ablate(config, quiet=True)
@@ -171,6 +171,11 @@ def test_a_stopped_table_goes_on_and_rows_that_tables_share_are_trained_once(
     assert table_5.rows[-1]["metrics"] == finished.rows[-1]["metrics"]
     assert weights.stat().st_mtime_ns == before
     assert len(measured) == 1 + 3
+
+    on_test = (config.out / "table-6-test.md").read_text()
+    ablate(config.model_copy(update={"split": "val"}), quiet=True)
+    assert "(val: " in (config.out / "table-6-val.md").read_text()
+    assert (config.out / "table-6-test.md").read_text() == on_test
 
 
 @pytest.mark.timeout(240)
@@ -227,8 +232,8 @@ def test_the_command_sweeps_the_weight_of_the_part_contrast(
     answer = json.loads(capfd.readouterr().out)
     assert [row["key"] for row in answer["rows"]] == ["0.1", "0.2", "1.0"]
     assert answer["rows"][0]["metrics"]["rank1"]["deviation"] is None
-    assert "one seed" in (config.out / "table-8.md").read_text()
-    with Image.open(config.out / "table-8.png") as picture:
+    assert "one seed" in (config.out / "table-8-test.md").read_text()
+    with Image.open(config.out / "table-8-test.png") as picture:
         assert picture.width > 800
 
 

@@ -166,12 +166,12 @@ def test_published_rivals_stand_beside_with_what_to_know_about_them(
     arguments = ["compare", str(measured_run), str(other), "--published", "t2i-verw", "--out", str(tmp_path / "out")]
     assert run(model_app, "pfcvr", arguments) == 0
     printed = capfd.readouterr().out
-    assert printed == (tmp_path / "out" / "compare.md").read_text()
+    assert printed == (tmp_path / "out" / "compare-test.md").read_text()
     rivals = [line for line in printed.splitlines() if line.startswith("| VFE-TPS (2025)")]
     assert [cell.strip() for cell in rivals[0].split("|")][6:10] == ["53.7", "82.0", "89.7", "24.4"]
     for sentence in ("Table IV, T2I-VeRW", "Average precision is not defined alike", "The protocols differ"):
         assert sentence in printed
-    records = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare.csv").read_text())))
+    records = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare-test.csv").read_text())))
     assert [record["run"] for record in records[:2]] == [str(measured_run), str(other)]
     assert float(records[1]["rank1_p_value_to_first"]) <= 1
     assert float(next(r for r in records if r["run"] == "IRRA (2023)")["rank1"]) == 47.3

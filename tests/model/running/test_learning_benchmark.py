@@ -28,4 +28,4 @@ def test_the_benchmark_makes_its_data_and_measures_every_row(
     assert report["seeds"] == [5]
     assert report["chance"]["rank1"] > 0
     assert all(0 <= row["metrics"]["rank1"]["mean"] <= 100 for row in report["rows"])
-    assert (tmp_path / "identities-16" / "steps-2" / "table-extended.png").is_file()
+    assert (tmp_path / "identities-16" / "steps-2" / "table-extended-test.png").is_file()
