@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pfcvr.config import ComputeSettings, OptimizerConfig, Recipe
-from pfcvr.errors import StageStopped
+from pfcvr.errors import BackendError, StageStopped
 from pfcvr.model.batch import Batch
 from pfcvr.model.device import torch_device
 from pfcvr.model.gather import mean_over_processes
@@ -48,9 +48,7 @@ class TrainingStep:
     ) -> None:
         if settings.gradient_checkpointing:
             _checkpoint_gradients(model.towers)
-        if settings.compile:
-            for layer in _layers(model.towers):
-                layer.compile()
+        self._compile_errors = _compile_layers(model.towers) if settings.compile else ()
         self._model, self._recipe, self._accelerator, self._seed = model, recipe, accelerator, seed
         self._prepared, self.optimizer = accelerator.prepare(model, optimizer_of(model, recipe.optimizer))
 
@@ -62,6 +60,7 @@ class TrainingStep:
 
         Raises:
             StageStopped: the GPU's memory does not suffice.
+            BackendError: the layers cannot be compiled.
         """
         totals, terms = [], defaultdict(list)
         in_batch = sum(map(sum, pairs))
@@ -81,6 +80,12 @@ class TrainingStep:
             self.optimizer.zero_grad(set_to_none=True)
         except torch.OutOfMemoryError:
             raise StageStopped(_what_to_lower(self._recipe, step, max(pairs[0]))) from None
+        except self._compile_errors as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise BackendError(
+                f"torch.compile failed at step {step + 1} ({reason}); it needs a C++ compiler on the CPU and Triton on "
+                "a GPU: run the same command without --compile to continue"
+            ) from None
         return BatchLosses(torch.stack(totals).sum(), {name: torch.stack(parts).sum() for name, parts in terms.items()})
 
     def _losses(self, batch: Batch, pairs: tuple[int, ...]) -> dict[str, Tensor]:
@@ -135,6 +140,15 @@ def _checkpoint_gradients(towers: nn.Module) -> None:
     for layer in _layers(towers):
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def _compile_layers(towers: nn.Module) -> tuple[type[Exception], ...]:
+    """Have the layers compiled when they are first used; what may be raised then."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+    for layer in _layers(towers):
+        layer.compile()
+    return (TorchDynamoException,)
 
 
 def _what_to_lower(recipe: Recipe, step: int, pairs: int) -> str:

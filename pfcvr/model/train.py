@@ -83,7 +83,7 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         UsageError: the recipe does not exist or has unknown keys.
         SealedError, CheckpointError: ``config.out`` holds another run, or something that is no run.
         LockedError: another process trains there.
-        BackendError: the device that was asked for is absent.
+        BackendError: the device that was asked for is absent, or the layers cannot be compiled here.
         StageStopped: the loss became NaN, the GPU's memory does not suffice or the disk is full.
     """
     accelerator = start_processes(config)

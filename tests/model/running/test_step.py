@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from pfcvr.config import TrainConfig
-from pfcvr.errors import StageStopped
+from pfcvr.errors import BackendError, StageStopped
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.run_log import read_metrics
 from pfcvr.model.train import train
@@ -66,6 +66,24 @@ def test_compiled_layers_train_alike(config: TrainConfig, monkeypatch: pytest.Mo
         torch._dynamo.reset()
     for name, weight in weights_of(config.out.with_name("plain")).items():
         torch.testing.assert_close(weights_of(config.out)[name], weight, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_layers_that_cannot_be_compiled_are_told_in_one_sentence_and_training_goes_on_without(
+    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real compiler, on a machine that lacks the C++ compiler which it calls."""
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    try:
+        with pytest.raises(BackendError, match=r"failed at step 1 \(.*no-such-compiler.*\).* without --compile to"):
+            train(config.model_copy(update={"compile": True}), quiet=True)
+    finally:
+        torch._dynamo.reset()
+    train(config, quiet=True)
+    weights = weights_of(config.out)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
 
 
 def test_a_batch_in_parts_is_the_mean_of_its_parts(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
