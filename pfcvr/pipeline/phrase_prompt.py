@@ -6,12 +6,14 @@ score unevenly comes back scrambled, and two phrases may share a word.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pfcvr.errors import UsageError
 
 SEPARATOR = " . "
 CharacterSpans = list[tuple[int, int]]
-"""For each token the characters [start, end) of the text that it stands for; special tokens have none."""
+"""For each token the characters [start, end) of the text that it stands for; special and unknown tokens have none."""
+NO_CHARACTERS = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,20 @@ class PhrasePrompt:
     tokens: tuple[tuple[int, ...], ...]
 
 
+def known_characters(tokenizer: Any, text: str) -> CharacterSpans:
+    """The characters of ``text`` that each token of a fast ``tokenizer`` of Transformers knows."""
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [NO_CHARACTERS if token == tokenizer.unk_token_id else span for token, span in tokens]
+
+
 def phrase_prompts(
     phrases: Sequence[str], spans_of: Callable[[str], CharacterSpans], most_tokens: int
 ) -> list[PhrasePrompt]:
     """As few prompts of at most ``most_tokens`` tokens as the phrases need, in their order.
 
-    ``spans_of`` tokenizes a text, special tokens included. Raises UsageError for a phrase too long for any prompt.
+    ``spans_of`` tokenizes a text, special tokens included. Raises UsageError for a phrase too long for any prompt, and
+    for one without a known token: the unknown ones look the same in all phrases, and none of them counts.
     """
     prompts: list[PhrasePrompt] = []
     first = 0

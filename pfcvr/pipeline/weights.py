@@ -10,6 +10,14 @@ from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import sha256_file
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+# Each line is enough by itself. Without any of them Transformers makes a tokenizer that knows special tokens alone.
+TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("*.model",),
+    ("tekken.json",),
+)
 
 
 def find_weights(name: str) -> Path:
@@ -85,12 +93,15 @@ def load_processor(class_name: str, folder: Path) -> Any:
 
     _quiet_transformers()
     try:
-        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+        processor = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"{folder}: no processor for {class_name.removesuffix('Processor')} there ({first_line(error)}); "
             "get the whole folder, with preprocessor and tokenizer files"
         ) from None
+    if hasattr(processor, "tokenizer"):
+        _check_tokenizer_files(folder)
+    return processor
 
 
 def check_model_type(folder: Path, expected: Sequence[str]) -> str:
@@ -111,6 +122,14 @@ def check_model_type(folder: Path, expected: Sequence[str]) -> str:
             f"{folder}: holds a model of type '{found}', expected one{wanted}; give the weights that fit the backend"
         )
     return found
+
+
+def _check_tokenizer_files(folder: Path) -> None:
+    if not any(all(any(folder.glob(pattern)) for pattern in files) for files in TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder}: no vocabulary of a tokenizer there, expected tokenizer.json, vocab.txt, or vocab.json with "
+            "merges.txt; get the whole folder"
+        )
 
 
 def _quiet_transformers() -> None:

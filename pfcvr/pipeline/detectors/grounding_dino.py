@@ -1,12 +1,12 @@
 """``--detector grounding-dino``: boxes for part phrases by Grounding DINO (Liu et al., 2023) in Transformers."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.config import PartsConfig
 from pfcvr.pipeline.inference import Inference
-from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
+from pfcvr.pipeline.phrase_prompt import PhrasePrompt, known_characters, phrase_prompts
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.weights import (
@@ -57,7 +57,8 @@ class GroundingDinoDetector:
 
     @cached_property
     def _prompts(self) -> list[PhrasePrompt]:
-        return phrase_prompts(self._phrases.texts, self._character_spans, self._network.config.max_text_len)
+        spans_of = partial(known_characters, self._processor.tokenizer)
+        return phrase_prompts(self._phrases.texts, spans_of, self._network.config.max_text_len)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Found]:
         """The boxes of each picture that fit some phrase better than the threshold."""
@@ -81,10 +82,6 @@ class GroundingDinoDetector:
 
     def close(self) -> None:
         """Memory is freed with the object."""
-
-    def _character_spans(self, text: str) -> CharacterSpans:
-        spans: CharacterSpans = self._processor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-        return spans
 
     def _detect_same_size(self, pixels: "list[Tensor]", pictures: list[Picture], answers: list[list[Answer]]) -> None:
         """Add to ``answers`` what is found on ``pictures``, whose ``pixels`` are of one size."""

@@ -7,12 +7,13 @@ some phrase fits better than the threshold, ``box`` (x0, y0, x1, y1 in pixels), 
 """
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.errors import PfcvrError, first_line
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
-from pfcvr.pipeline.phrase_prompt import CharacterSpans, PhrasePrompt, phrase_prompts
+from pfcvr.pipeline.phrase_prompt import PhrasePrompt, known_characters, phrase_prompts
 from pfcvr.pipeline.workers.serve import Answers, WorkerError
 
 if TYPE_CHECKING:
@@ -139,12 +140,8 @@ def _load_weights(model: Any, weights: "dict[str, torch.Tensor]", refusal: str) 
 
 
 def _prompts(phrases: list[str], tokenizer: Any) -> list[PhrasePrompt]:
-    def spans(text: str) -> CharacterSpans:
-        offsets: CharacterSpans = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-        return offsets
-
     try:
-        return phrase_prompts(phrases, spans, TEXT_TOKENS)
+        return phrase_prompts(phrases, partial(known_characters, tokenizer), TEXT_TOKENS)
     except PfcvrError as error:
         raise WorkerError("settings", str(error)) from None
 

@@ -279,6 +279,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_line_to_type(
     ("harm", "message"),
     [
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "no processor"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "no vocabulary of a tokenizer there"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot be loaded"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be loaded|no config.json"),
@@ -287,7 +288,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_line_to_type(
             "cannot be loaded|no processor",
         ),
     ],
-    ids=["no processor", "no template", "torn weights", "no config", "another kind of model"],
+    ids=["no processor", "no tokenizer", "no template", "torn weights", "no config", "another kind of model"],
 )
 def test_a_folder_that_is_no_such_model_ends_the_run_in_one_sentence(
     small: Any, tmp_path: Path, prompt_file: Path, harm: Any, message: str

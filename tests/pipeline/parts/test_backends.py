@@ -16,7 +16,9 @@ from tiny_models.sam import original_sam
 
 from pfcvr import geometry
 from pfcvr.config import PartsConfig
+from pfcvr.errors import UsageError
 from pfcvr.pipeline.detectors.grounding_dino import GroundingDinoDetector
+from pfcvr.pipeline.phrase_prompt import known_characters
 from pfcvr.pipeline.phrases import load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.segmenters.sam import SamSegmenter
@@ -275,6 +277,22 @@ def test_more_phrases_than_a_prompt_holds_are_asked_in_several(config, picture, 
     assert max(asked) <= 256
     assert {instance.part for instance in found.instances} <= {"windows", "wheels"}
     assert found.instances
+
+
+def test_unknown_words_are_no_tokens_of_a_phrase_and_a_phrase_of_them_alone_is_refused(
+    config, picture, tmp_path
+) -> None:
+    def find_roofs(phrase: str) -> Found:
+        file = tmp_path / "phrases.toml"
+        file.write_text(f'name = "two"\nversion = 1\n[phrases]\nroof = ["{phrase}"]\nwheels = ["wheel"]\n')
+        return find("grounding-dino", config, phrases=file, threshold=0.5)([picture(90, 60)])[0]
+
+    with pytest.raises(UsageError, match="the phrase '🚗' has no token that the model knows; use other"):
+        find_roofs("🚗")
+    detector = GroundingDinoDetector(None, config("grounding-dino", "none"))
+    spans = known_characters(detector._processor.tokenizer, "🚗 roof .")
+    assert spans == [(0, 0), (0, 0), (2, 6), (7, 8), (0, 0)]
+    assert find_roofs("🚗 roof").instances
 
 
 @pytest.mark.parametrize("name", ["grounding-dino", "sam", "segment-anything", "sam3"])

@@ -82,6 +82,24 @@ def test_a_damaged_folder_of_weights_is_one_sentence(
         finder(with_weights(config, detector, segmenter, folder))
 
 
+@pytest.mark.parametrize(("detector", "segmenter"), [("grounding-dino", "none"), ("none", "sam3")])
+def test_a_folder_without_its_tokenizer_is_refused_before_any_picture_is_looked_at(
+    detector, segmenter, config, small, tmp_path
+) -> None:
+    folder = copied(config, detector, segmenter, tmp_path)
+    for path in [*folder.glob("tokenizer*"), *folder.glob("vocab.txt")]:
+        path.unlink()
+    small.add_images({"1": 1})
+    with pytest.raises(CheckpointError, match=r"weights: no vocabulary of a tokenizer there.*; get the whole folder"):
+        PartFinder(small.workspace, with_weights(config, detector, segmenter, folder))
+
+
+def test_a_vocabulary_in_the_older_form_is_enough(config, finder, tmp_path) -> None:
+    folder = copied(config, "grounding-dino", "none", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    finder(with_weights(config, "grounding-dino", "none", folder))
+
+
 @pytest.mark.parametrize(("detector", "segmenter"), TRANSFORMERS)
 def test_a_missing_weight_is_named(detector, segmenter, config, finder, tmp_path) -> None:
     folder = copied(config, detector, segmenter, tmp_path)
