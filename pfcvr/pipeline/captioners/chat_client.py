@@ -21,6 +21,7 @@ from pfcvr.pipeline.captioners.endpoint import LARGEST_ANSWER, http_client, whol
 
 SECONDS_AVOIDED = 5.0  # that a server which failed is spared while others answer
 LONGEST_PAUSE = 600.0  # seconds that a server may ask us to wait; more ends the run
+UNREACHABLE = "unreachable"  # the reason where no server listens: never a row's fault
 CONTINUE = "rows without an answer stay pending, run the same command to continue"
 
 Result = TypeVar("Result")
@@ -35,11 +36,14 @@ def forget(reply: Reply) -> None:
 class Retries:
     """A trouble that may pass is tried ``tries`` times; waits between double, less up to a half by chance.
 
-    After that the server is asked something trivial. Where that is answered, the request was at fault; where nothing
-    is answered for ``patience``, the server is dead. All times in seconds.
+    After that the server is asked something trivial. Where that is answered, the request is sent once more, and is at
+    fault if it fails again; where nothing is answered for ``patience``, the server is dead. A server that comes back
+    gets the request anew, but after ``outages`` of them with nothing else in flight: what ends the server then is this
+    request, and no other is blamed for it. All times in seconds.
     """
 
     tries: int = 4
+    outages: int = 2
     first_wait: float = 0.5
     longest_wait: float = 20.0
     patience: float = 120.0
@@ -99,6 +103,7 @@ class ChatClient:
         self._servers = [_Server(f"{url}/chat/completions") for url in settings.base_urls]
         self._stopped: PfcvrError | None = None
         self._good_answers = 0
+        self._unreachable_at = float("-inf")
         self._quiet_since = 0.0
         self._recovery: asyncio.Task[bool] | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -167,15 +172,16 @@ class ChatClient:
             task.cancel()
 
     async def _ask(self, body: bytes, keep: Keep) -> Answered:
-        tries = failures = 0
-        recovered = False
+        tries = failures = outages = 0
+        since = self._loop.time()
         while True:
             tries += 1
-            outcome, seconds = await self._send(body, keep)
+            alone = outages >= self._retries.outages
+            outcome, seconds = await self._send(body, keep, alone)
             if isinstance(outcome, Reply):
                 return Answered(outcome, tries, seconds)
             if outcome.remedy is Remedy.STOP:
-                self._end(self._sentence(outcome))
+                outcome = await self._as_fault_of_this_request(outcome)
             if outcome.remedy is Remedy.REJECT:
                 await self._check_that_others_are_answered(outcome)
                 raise RequestFailed(outcome, tries)
@@ -183,16 +189,19 @@ class ChatClient:
                 await self._slow_down(outcome, tries)
                 continue
             failures += 1
-            if failures < self._retries.tries:
+            if failures < self._retries.tries and not alone:
                 await asyncio.sleep(self._retries.wait(failures))
-            elif await self._server_is_well(outcome) or recovered:
+                continue
+            well = await self._server_is_well(outcome)
+            if outcome.reason == UNREACHABLE or not alone and (not well or self._unreachable_at > since):
+                failures, outages, since = 0, outages + 1, self._loop.time()
+                await asyncio.sleep(self._retries.wait(outages))
+            elif alone or failures > self._retries.tries:
                 raise RequestFailed(outcome, tries)
-            else:
-                failures, recovered = 0, True
 
-    async def _send(self, body: bytes, keep: Keep) -> tuple[Reply | Trouble, float]:
+    async def _send(self, body: bytes, keep: Keep, alone: bool) -> tuple[Reply | Trouble, float]:
         """One request as soon as there is a place for it: what came of it, and the seconds from sending to the end."""
-        taken_at = await self.slots.acquire()
+        taken_at = await self.slots.acquire(alone)
         try:
             outcome = await self._post(body)
             if isinstance(outcome, Reply):
@@ -220,7 +229,11 @@ class ChatClient:
             outcome = Trouble(Remedy.AGAIN, "broken_answer", f"the answer broke off: {error}")
         except (httpx2.HTTPError, OSError) as error:
             what = str(error) or type(error).__name__
-            outcome = Trouble(Remedy.AGAIN, "connection_failed", f"no connection: {what}")
+            if isinstance(error, httpx2.ConnectError):
+                self._unreachable_at = self._loop.time()
+                outcome = Trouble(Remedy.AGAIN, UNREACHABLE, f"no connection: {what}")
+            else:
+                outcome = Trouble(Remedy.AGAIN, "connection_failed", f"the connection broke: {what}")
         finally:
             server.in_flight -= 1
         if isinstance(outcome, Reply):
@@ -253,6 +266,13 @@ class ChatClient:
             self._quiet_since = max(self._quiet_since, self.slots.pause(trouble.wait))
         else:
             await asyncio.sleep(self._retries.wait(tries))
+
+    async def _as_fault_of_this_request(self, trouble: Trouble) -> Trouble:
+        """What makes an end of a server that never answered may be about one picture, as a gateway's filter is."""
+        ends = self._good_answers == 0 or trouble.reason == "quota_used_up"
+        if ends or not isinstance(await self._post(self._probe), Reply):
+            self._end(self._sentence(trouble))
+        return replace(trouble, remedy=Remedy.AGAIN, reason="request_refused")
 
     async def _check_that_others_are_answered(self, trouble: Trouble) -> None:
         """End the run where the server refuses not this one request but any with these parameters."""

@@ -85,6 +85,32 @@ def test_all_who_wait_for_a_place_get_one_and_never_too_many_at_once() -> None:
     assert asyncio.run(scenario()) == 5
 
 
+def test_who_wants_to_be_alone_is_and_nobody_is_left_waiting() -> None:
+    async def scenario() -> list[int]:
+        slots = Slots(5)
+        beside: list[int] = []
+
+        async def visit(alone: bool) -> None:
+            await slots.acquire(alone)
+            for _ in range(3):
+                if alone:
+                    beside.append(slots.in_flight)
+                await asyncio.sleep(0)
+            slots.release()
+
+        waiting = [asyncio.create_task(visit(number % 7 == 3)) for number in range(200)]
+        await asyncio.sleep(0)
+        for task in waiting[3:60:14]:
+            task.cancel()
+        await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        assert slots.in_flight == 0
+        return beside
+
+    beside = asyncio.run(scenario())
+    assert len(beside) >= 3 * 20
+    assert set(beside) == {1}
+
+
 @given(st.sampled_from([200, 200, 200, 301, 400, 404, 429, 500, 503]), ANYTHING)
 def test_any_response_is_an_answer_or_a_trouble(status: int, value: object) -> None:
     assert isinstance(read_reply(status, {}, json.dumps(value).encode(), "m"), Reply | Trouble)

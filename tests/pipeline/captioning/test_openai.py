@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -152,7 +153,7 @@ def test_a_request_that_never_ends_well_costs_its_image_alone(pictures, start, c
     server = start(script=lambda asked: endless if asked.image == server.first else faults.answer())
     summary = captioning.run(server, timeout=0.6)
     assert (summary.kept, summary.reasons) == (3, {reason: 1})
-    assert sorted(server.asked.values()) == [1, 1, 1, 4]
+    assert sorted(server.asked.values()) == [1, 1, 1, 5]
     assert server.probes >= 1, "a small question tells a dead server from a bad image"
 
 
@@ -211,6 +212,44 @@ def test_a_server_that_comes_back_in_time_loses_nothing(pictures, start, monkeyp
     assert (summary.kept, summary.rejected, troubles) == (30, 0, [])
     assert server.probes > 10
     assert max(server.asked.values()) <= 3, "rows did not wait together for the server to come back"
+
+
+def test_a_picture_that_ends_the_server_is_rejected_and_no_other(pictures, start) -> None:
+    captioning = pictures(40)
+    server = start()
+    crashes = []
+
+    def crash() -> None:
+        server.die()
+        time.sleep(0.3)
+        server.open()
+
+    def script(asked: faults.Asked) -> faults.Behaviour:
+        if asked.image == server.first:
+            crashes.append(threading.Thread(target=crash))
+            crashes[-1].start()
+            return faults.answer(delay=3600)
+        return faults.answer(delay=0.05)
+
+    server.script = script
+    summary = captioning.run(server, concurrency=16)
+    for thread in crashes:
+        thread.join()
+    assert (summary.kept, sum(summary.reasons.values())) == (39, 1)
+    assert 2 < len(crashes) < 6
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_picture_that_a_gateway_refuses_does_not_end_the_run(pictures, start, status) -> None:
+    captioning = pictures(12)
+    server = start()
+
+    def script(asked: faults.Asked) -> faults.Behaviour:
+        return faults.error(status, "filtered") if asked.image in list(server.asked)[5:6] else faults.answer()
+
+    server.script = script
+    summary = captioning.run(server, concurrency=1)
+    assert (summary.kept, summary.reasons) == (11, {"request_refused": 1})
 
 
 def test_an_overloaded_server_is_asked_less_at_a_time(pictures, start) -> None:
