@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -173,7 +174,10 @@ def entry_point(python: str) -> list[str]:
         raise BackendError(f"{python}: cannot be run ({(error.strerror or '').lower()}); {advice}") from None
     kind = done.stdout.split()[:1]
     if done.returncode != 0 or not kind or kind[0] not in ENTRIES:
-        raise BackendError(f"captioner 'vllm' needs the package 'vllm', which {python} does not have; {advice}")
+        raise BackendError(
+            f"captioner 'vllm' needs the package 'vllm', which {python} does not have; "
+            f"run: {shlex.quote(python)} -m pip install vllm, or {advice}"
+        )
     return ENTRIES[kind[0]]
 
 

@@ -7,6 +7,7 @@ some phrase fits better than the threshold, ``box`` (x0, y0, x1, y1 in pixels), 
 """
 
 import importlib.util
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ CONFIGURATIONS = {
     "GroundingDINO_SwinT_OGC": "GroundingDINO_SwinT_OGC.py",
     "GroundingDINO_SwinB": "GroundingDINO_SwinB_cfg.py",
 }
+# The newest release, 0.4.0, calls what transformers 5 took away.
+INSTALL = "python3 -m venv own && own/bin/python -m pip install groundingdino-py==0.4.0 'transformers<5'"
 SHORT_SIDE, LONG_SIDE = 800, 1333  # groundingdino.util.inference.load_image
 TEXT_TOKENS = 256
 
@@ -34,8 +37,8 @@ def prepare(settings: dict[str, Any]) -> Answers:
     if importlib.util.find_spec("groundingdino") is None:
         raise WorkerError(
             "missing",
-            "detector 'groundingdino' needs the package 'groundingdino-py', which cannot share an environment with "
-            "ours; install it in another one and give that one's interpreter with --python",
+            f"detector 'groundingdino' needs the package 'groundingdino-py', which {sys.executable} does not have and "
+            f"which cannot share an environment with ours; run: {INSTALL}, and add --python own/bin/python",
         )
     detector = _GroundingDino(settings)
 

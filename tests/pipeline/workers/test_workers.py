@@ -231,7 +231,11 @@ def test_a_detector_that_was_closed_starts_no_worker_again(
 def test_the_original_grounding_dino_needs_its_package_its_checkpoint_and_a_packaged_configuration(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    with pytest.raises(BackendError, match="needs the package 'groundingdino-py'.*--python"):
+    with pytest.raises(
+        BackendError,
+        match=r"'groundingdino-py', which \S+ does not have .*; run: python3 -m venv own && "
+        r"own/bin/python -m pip install groundingdino-py==0.4.0 'transformers<5', and add --python own/bin/python",
+    ):
         detector(tmp_path, checkpoint).detect(pictures(*files(tmp_path, 3)))
     with pytest.raises(CheckpointError, match="there is no such file; give the .pth file with --detector-model"):
         detector(tmp_path, tmp_path / "none.pth")
