@@ -9,12 +9,13 @@ from pfcvr import geometry
 from pfcvr.pipeline.pictures import Found
 from pfcvr.records import PARTS, BoxXyxy, PartInstance
 
-EMPTY_MASK, WHOLE_PICTURE, OUTSIDE_VEHICLE = "empty_mask", "whole_picture", "outside_vehicle"
+EMPTY_MASK, WHOLE_PICTURE = "empty_mask", "whole_picture"
+OUTSIDE_BOX, OUTSIDE_VEHICLE = "outside_box", "outside_vehicle"
 WHEEL_ABOVE_ROOF, ROOF_BELOW_WHEELS = "wheel_above_roof", "roof_below_wheels"
-FLAGS = (EMPTY_MASK, WHOLE_PICTURE, OUTSIDE_VEHICLE, WHEEL_ABOVE_ROOF, ROOF_BELOW_WHEELS)
+FLAGS = (EMPTY_MASK, WHOLE_PICTURE, OUTSIDE_BOX, OUTSIDE_VEHICLE, WHEEL_ABOVE_ROOF, ROOF_BELOW_WHEELS)
 
 LARGEST_SHARE = 0.9  # of the picture, for any part of a vehicle
-LEAST_INSIDE = 0.5  # of a part, inside the vehicle's box
+LEAST_INSIDE = 0.5  # of a part, inside the vehicle's box; of its mask, inside its own
 BOX_DECIMALS, SCORE_DECIMALS = 2, 4
 
 
@@ -71,6 +72,7 @@ def flagged(found: Found, size: tuple[int, int]) -> tuple[PartInstance, ...]:
         raised = {
             EMPTY_MASK: extent.area == 0,
             WHOLE_PICTURE: extent.area >= LARGEST_SHARE * size[0] * size[1],
+            OUTSIDE_BOX: extent.share_inside(instance.box_xyxy) < LEAST_INSIDE,
             OUTSIDE_VEHICLE: found.vehicle is not None and extent.share_inside(found.vehicle) < LEAST_INSIDE,
             WHEEL_ABOVE_ROOF: instance.part == "wheels" and bool(roofs) and extent.middle < min(roofs),
             ROOF_BELOW_WHEELS: instance.part == "roof" and bool(wheels) and extent.middle > max(wheels),

@@ -72,7 +72,9 @@ def mask_of(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         ([instance("doors", (10, 10, 40, 40))], [()]),
         ([instance("doors", (10, 10, 40, 40), mask=mask_of(0, 0, 0, 0))], [("empty_mask",)]),
         ([instance("doors", (0, 0, 100, 60))], [("whole_picture",)]),
-        ([instance("doors", (10, 10, 20, 20), mask=mask_of(0, 60, 0, 95))], [("whole_picture",)]),
+        ([instance("doors", (10, 10, 20, 20), mask=mask_of(0, 60, 0, 95))], [("whole_picture", "outside_box")]),
+        ([instance("doors", (10, 10, 40, 40), mask=mask_of(10, 40, 26, 56))], [("outside_box",)]),
+        ([instance("doors", (10, 10, 40, 40), mask=mask_of(10, 40, 24, 54))], [()]),
         ([instance("doors", (0, 0, 100, 60), mask=mask_of(0, 60, 0, 50))], [()]),
         ([instance("wheels", (10, 45, 20, 55)), instance("roof", (10, 5, 60, 15))], [(), ()]),
         (
@@ -98,6 +100,6 @@ def test_what_lies_mostly_outside_the_vehicle_is_flagged() -> None:
     inside, half, outside = (25, 15, 75, 45), (0, 15, 41, 45), (0, 15, 39, 45)
     found = Found(tuple(instance("doors", box) for box in (inside, half, outside)), vehicle)
     assert [own.flags for own in flagged(found, SIZE)] == [(), (), ("outside_vehicle",)]
-    masked = Found((instance("doors", inside, mask=mask_of(0, 60, 0, 25)),), vehicle)
+    masked = Found((instance("doors", (0, 10, 80, 50), mask=mask_of(10, 50, 0, 25)),), vehicle)
     assert flagged(masked, SIZE)[0].flags == ("outside_vehicle",)
     assert flagged(Found(found.instances, None), SIZE) == found.instances
