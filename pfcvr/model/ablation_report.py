@@ -74,7 +74,7 @@ class AblationReport:
 
     def _draw_sweep(self, axes: Any, name: str) -> None:
         places = [float(row["key"]) for row in self.rows]
-        axes.errorbar(places, *self._points(name), fmt="o-", capsize=3, label="ours")
+        axes.errorbar(places, *self._points(name), fmt="o-", capsize=3, label=self._ours_is())
         if self.published is not None:
             theirs = [self.published.rows[row["key"]][name] for row in self.rows]
             axes.plot(places, theirs, "o--", mfc="none", color="tab:grey", label=self._published_on())
@@ -84,7 +84,7 @@ class AblationReport:
     def _draw_rows(self, axes: Any, name: str) -> None:
         places = range(len(self.rows))
         means, spread = self._points(name)
-        axes.errorbar(means, places, xerr=spread, fmt="o", capsize=3, label="ours")
+        axes.errorbar(means, places, xerr=spread, fmt="o", capsize=3, label=self._ours_is())
         if self.published is not None:
             theirs = [self.published.rows[row["key"]][name] for row in self.rows]
             axes.plot(theirs, places, "o", mfc="none", color="tab:grey", label=self._published_on())
@@ -99,16 +99,20 @@ class AblationReport:
     def _theirs(self, row: dict[str, Any]) -> list[str]:
         return [] if self.published is None else [f"{self.published.rows[row['key']][name]:.1f}" for name in METRICS]
 
+    def _ours_is(self) -> str:
+        return "ours, mean ± deviation over the seeds" if len(self.facts["seeds"]) > 1 else "ours, one seed"
+
     def _published_on(self) -> str:
         return "" if self.published is None else f"published on {self.published.title.rpartition(', ')[2]}"
 
     def _head(self) -> str:
         facts = self.facts
         seeds = ", ".join(str(seed) for seed in facts["seeds"])
+        word = "seeds" if len(facts["seeds"]) > 1 else "seed"
         return (
             f"Table {self.table.name}: {self.table.title}. {Path(facts['data']).name} ({facts['split']}: "
             f"{facts['queries']:,} queries, {facts['gallery']:,} images), recipe {Path(facts['recipe']).name}, "
-            f"variant {facts['variant']}, protocol {facts['protocol']}, seeds {seeds}"
+            f"variant {facts['variant']}, protocol {facts['protocol']}, {word} {seeds}"
         )
 
     def _notes(self) -> list[str]:

@@ -104,7 +104,7 @@ def _draw_row(sheet: Image.Image, row: PanelRow, top: int) -> None:
         draw.rectangle((x, y, x + outer - 1, y + outer - 1), fill=colour)
         sheet.paste(_tile(hit.image, TILE), (x + FRAME, y + FRAME))
         draw.text((x, y + outer + 3), f"{number + 1}.  {hit.image_id}"[:NAME_LETTERS], fill=INK, font=font)
-        draw.text((x, y + outer + 3 + LINE), f"{hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font)
+        draw.text((x, y + outer + 3 + LINE), f"cos {hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font)
 
 
 def _font() -> ImageFont.FreeTypeFont:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcvr.files import atomic_write
+from pfcvr.model.colours import COLOURS
 from pfcvr.records import PARTS
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Grid = NDArray[np.bool_]
-PART_COLOURS = dict(zip(PARTS, ("#1f77b4", "#2ca02c", "#9467bd", "#e377c2", "#ff7f0e", "#d62728"), strict=True))
+PART_COLOURS = dict(zip(PARTS, COLOURS, strict=False))
 HIDDEN_GREY = 0.5
 CAPTION_LETTERS = 150
 DPI = 110
@@ -94,7 +95,7 @@ def draw_parts(picture: PartPicture, path: Path) -> None:
 
 def _draw_attention(place: Any, picture: PartPicture) -> None:
     width = max(len(picture.context), 1)
-    left, right = place.subplots(1, 2, width_ratios=(9, max(width, 9)), squeeze=True)
+    left, right = place.subplots(1, 2, width_ratios=(max(9, width / 4), max(width, 9)), squeeze=True)
     left.imshow(picture.on_parts, cmap="Greens", vmin=0, vmax=1, aspect="auto")
     for row, col in np.ndindex(*picture.on_parts.shape):
         share = float(picture.on_parts[row, col])
@@ -152,6 +153,7 @@ def _draw_guesses(axes: "Axes", picture: WordPicture) -> None:
             axes.text(col, row, text, ha="center", va="center", color=_ink(share), bbox=frame)
     axes.set_xticks(range(shares.shape[1]), [f"guess {number}" for number in range(1, shares.shape[1] + 1)])
     axes.set_yticks(range(len(picture.words)), [f"masked: {masked.word}" for masked in picture.words])
+    axes.set_xlabel("percent: probability of the guess; framed: the word that was masked", fontsize=8)
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from pfcvr.files import canonical_json
+from pfcvr.model.colours import COLOURS
 from pfcvr.model.run_folder import RunFolder
 
+METRICS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP"}
 SMOOTHING = 0.9  # of the loss curves in the picture: exponential average
 
 
@@ -100,26 +102,34 @@ def draw_curves(folder: RunFolder) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     rows = list(read_metrics(folder.metrics))
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for axes in (left, right):
+        axes.set_prop_cycle(color=COLOURS)
     steps = [row["step"] for row in rows if "losses" in row]
     for name in next((row["losses"] for row in rows if "losses" in row), {}):
         left.plot(steps, _smoothed([row["losses"][name] for row in rows if "losses" in row]), label=name)
     left.set(xlabel="step", ylabel="loss, unweighted, smoothed", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.yaxis.set_minor_formatter(NullFormatter())
     measured = [row for row in rows if "metrics" in row]
-    for name in ("rank1", "rank5", "rank10", "mAP"):
+    for name, title in METRICS.items():
         right.plot(
-            [row["step"] for row in measured], [row["metrics"][name] for row in measured], "o-", ms=3, label=name
+            [row["step"] for row in measured], [row["metrics"][name] for row in measured], "o-", ms=3, label=title
         )
-    for name, style in (("chance_rank1", ":"), ("chance_mAP", "--")):
+    for name, style in (("rank1", ":"), ("mAP", "--")):
         if measured:
-            right.axhline(measured[-1]["metrics"][name], color="grey", ls=style, lw=1, label=name.replace("_", " "))
+            chance = measured[-1]["metrics"][f"chance_{name}"]
+            right.axhline(chance, color="grey", ls=style, lw=1, label=f"chance {METRICS[name]}")
     right.set(xlabel="step", ylabel=f"percent, on {measured[-1]['split'] if measured else 'val'}", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     figure.savefig(folder.curves, dpi=110)
     pyplot.close(figure)
 

@@ -155,3 +155,18 @@ def test_a_panel_has_a_row_a_sentence_and_coloured_frames(tmp_path: Path, image_
         x, y = frame_corner(tops[1], 11)
         assert y > tops[1] + 2 * TILE, "the twelfth image stands on the third line"
         assert sheet.getpixel((x, y)) == UNKNOWN
+
+
+def test_the_words_below_neighbours_do_not_run_into_each_other(
+    tmp_path: Path, image_file: Callable[..., bytes]
+) -> None:
+    """The widest line, that of a negative cosine, leaves white between one image's column and the next."""
+    black = image_file(np.zeros((40, 40, 3), dtype=np.uint8))
+    hits = [PanelHit(black, -0.999, "v/1", right=False) for _ in range(2)]
+    render_panel([PanelRow("a car", hits)], tmp_path / "panel.png")
+    with Image.open(tmp_path / "panel.png") as panel:
+        pixels = np.asarray(panel.convert("L"))
+    (_, y), (next_column, _) = (frame_corner(row_tops([])[0], number) for number in (0, 1))
+    below = pixels[y + TILE + 2 * FRAME :]
+    assert (below[:, next_column - 6 : next_column] == 255).all()
+    assert (below[:, next_column - 100 : next_column] < 255).any()
