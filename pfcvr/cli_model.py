@@ -18,6 +18,7 @@ GradientCheckpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute the towers twice and keep less: less memory, slower.")
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile on the layers of the towers.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; by default all cores.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished training run, or its name on the Hub.")]
 
 
@@ -44,6 +45,7 @@ def train(
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
+    threads: Threads = None,
     gradient_checkpointing: GradientCheckpointing = False,
     compiled: Compiled = False,
     as_json: JsonFlag = False,
@@ -58,7 +60,7 @@ def train(
 
     values = {"data": data, "out": out, "recipe": recipe, "overrides": tuple(overrides or ()), "protocol": protocol}
     values |= {"method": method, "variant": variant, "seed": seed or 0, "device": device, "workers": workers}
-    values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
+    values |= {"threads": threads, "gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     if seed is not None and seeds is not None:
         raise UsageError("pfcvr train: --seed and --seeds were both given; leave out one of them")
     config = settings.parse(settings.TrainConfig, values, "pfcvr train")
@@ -81,6 +83,7 @@ def probe(
     method: Annotated[str | None, typer.Option(help="As in pfcvr train.")] = None,
     variant: Annotated[str | None, typer.Option(help="As in pfcvr train.")] = None,
     device: Device = "auto",
+    threads: Threads = None,
     gradient_checkpointing: GradientCheckpointing = False,
     compiled: Compiled = False,
     as_json: JsonFlag = False,
@@ -94,7 +97,7 @@ def probe(
 
     values: dict[str, object] = {"data": data, "recipe": recipe, "overrides": tuple(overrides or ())}
     values |= {"method": method, "variant": variant, "device": device}
-    values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
+    values |= {"threads": threads, "gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     result = probe_memory(settings.parse(settings.ProbeConfig, values, "pfcvr probe"))
     emit(result.as_dict(), result.text(), as_json)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pfcvr import config as settings
-from pfcvr.cli_model import Compiled, DataSet, Device, GradientCheckpointing, Workers
+from pfcvr.cli_model import Compiled, DataSet, Device, GradientCheckpointing, Threads, Workers
 from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app
 
 app = new_app("Ablation tables and comparisons.")
@@ -29,7 +29,7 @@ def ablate(
     split: Annotated[str, typer.Option(help="What the rows are measured on.")] = "test",
     device: Device = "auto",
     workers: Workers = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default all cores.")] = None,
+    threads: Threads = None,
     gradient_checkpointing: GradientCheckpointing = False,
     compiled: Compiled = False,
     as_json: JsonFlag = False,

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pfcvr.cli import model_app, run
 from pfcvr.config import ModelConfig, Recipe, TrainConfig, parse
 from pfcvr.errors import UsageError
 
@@ -95,3 +96,11 @@ def test_what_no_machine_can_do_is_refused_with_a_sentence(settings: dict[str, A
 def test_a_decay_of_the_optimizer_that_forgets_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match=r"'optimizer.betas.1': input should be less than 1 \(got 1\)"):
         parse(Recipe, {"optimizer": {"betas": [0.9, 1]}}, "--set")
+
+
+@pytest.mark.parametrize("command", [["train", "--out", "run"], ["probe"]])
+def test_the_number_of_threads_can_be_given_on_the_command_line(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model_app, "pfcvr", [*command, "--data", "dataset", "--threads", "0"]) == 2
+    assert "'threads': input should be greater than or equal to 1 (got 0)" in capfd.readouterr().err
