@@ -72,7 +72,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """The books of a stage: ``rows_in == kept + rejected + pending``; a sealed stage has none pending."""
+    """The books of a stage: ``rows_in == kept + rejected + pending``; a sealed stage has none pending.
+
+    ``notes["remark"]``, where there is one, is a sentence that nobody should miss.
+    """
 
     stage: str
     rows_in: int
@@ -84,13 +87,14 @@ class StageSummary:
     pending: int = 0
 
     def text(self) -> str:
-        """The books in one line, commonest reasons first."""
+        """The books in one line, commonest reasons first, and the remark in another."""
         state = "already done, " if self.already_done else ""
         ordered = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
         why = ", ".join(f"{reason}: {count:,}" for reason, count in ordered)
         books = f"{self.rows_in:,} in, {self.kept:,} kept, {self.rejected:,} rejected" + (f" ({why})" if why else "")
         rest = f", {self.pending:,} pending: run the same command without --limit to go on" if self.pending else ""
-        return f"{self.stage}: {state}{books}{rest}"
+        remark = f"\n{self.notes['remark']}" if "remark" in self.notes else ""
+        return f"{self.stage}: {state}{books}{rest}{remark}"
 
 
 def work_safely(plan: StagePlan[Row], rows: Sequence[Row]) -> list[Record | Rejected]:

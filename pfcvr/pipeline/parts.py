@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import chain, islice
+from typing import Any
 
 from pfcvr.config import PartsConfig
 from pfcvr.jsonl import read_records
@@ -16,6 +17,8 @@ from pfcvr.store import Workspace, left_join
 # Somebody else's vocabulary or selection is wider than ours: no sign that the run goes wrong.
 NORMAL_REASONS = frozenset({"unknown_category", "unknown_image", "not_selected"})
 IMAGES_SORTED_TOGETHER = 1000
+ADVICE_ON_PHRASES = "lower --threshold or look at the phrases"
+ADVICE_ON_ANNOTATIONS = "look at the names of images and categories in the annotations"
 READING_THREADS = 2  # one decodes the next batch while the models work on the last
 
 
@@ -45,10 +48,7 @@ def run(workspace: Workspace, config: PartsConfig, options: RunOptions) -> Stage
             total=workspace.image_count() + detector.rejected_count,
             follows_row=finder.reads_pixels,
             workers=READING_THREADS if finder.reads_pixels else 1,
-            notes=lambda: (
-                part_notes(left_join(workspace.images(), _written(workspace)), config.grid)
-                | key_point_agreement(workspace, left_join(workspace.images(), _written(workspace)))
-            ),
+            notes=lambda: _notes(workspace, config),
             normal_reasons=NORMAL_REASONS,
             give_up=finder.give_up,
         )
@@ -63,6 +63,14 @@ def similar_together(images: Iterable[ImageRecord]) -> Iterator[ImageRecord]:
     rest = iter(images)
     while window := list(islice(rest, IMAGES_SORTED_TOGETHER)):
         yield from sorted(window, key=lambda image: (image.width / image.height, image.image_id))
+
+
+def _notes(workspace: Workspace, config: PartsConfig) -> dict[str, Any]:
+    notes = part_notes(left_join(workspace.images(), _written(workspace)), config.grid)
+    if notes["images_with_parts"] == 0:
+        advice = ADVICE_ON_ANNOTATIONS if config.detector == "import" else ADVICE_ON_PHRASES
+        notes["remark"] = f"no part on any of {notes['images']:,} images; {advice}"
+    return notes | key_point_agreement(workspace, left_join(workspace.images(), _written(workspace)))
 
 
 def _written(workspace: Workspace) -> Iterator[ImageParts]:

@@ -354,6 +354,22 @@ def test_report_is_printed_after_the_books(cars, config, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["notes"]["coverage"]["wheels"] == 1.0
 
 
+def test_a_run_that_found_no_part_at_all_says_so(cars, config, capsys) -> None:
+    from pfcvr.cli import data_app, run
+
+    settings = config("grounding-dino", "none")
+    arguments = ["parts", "-w", str(cars.workspace.root), "--detector", "grounding-dino", "--segmenter", "none"]
+    arguments += ["--detector-model", str(settings.detector_model), "--phrases", str(settings.phrases)]
+    arguments += ["--device", "cpu", "--threshold"]
+    assert run(data_app, "pfcvr-data", [*arguments, "0.9999"]) == 0
+    remark = "no part on any of 11 images; lower --threshold or look at the phrases"
+    assert capsys.readouterr().out.startswith(f"parts: 11 in, 11 kept, 0 rejected\n{remark}\n")
+    assert run(data_app, "pfcvr-data", [*arguments, "0.9999", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"]["remark"] == remark
+    assert run(data_app, "pfcvr-data", [*arguments, "0.6", "--overwrite"]) == 0
+    assert "no part" not in capsys.readouterr().out
+
+
 def test_weights_without_a_folder_are_one_sentence_on_the_command_line(cars, capsys) -> None:
     from pfcvr.cli import data_app, run
 
