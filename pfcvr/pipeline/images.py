@@ -24,6 +24,7 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 DAMAGED = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
+EMPTY = "the file has no bytes"
 HEADER_DAMAGED = "the file ends or is damaged inside its header"
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -102,6 +103,8 @@ def path_inside(root: Path, relative: str) -> Path:
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[BufferedReader | BytesIO]:
     if isinstance(source, bytes):
+        if not source:
+            raise UnreadableImage("empty_file", EMPTY)
         yield BytesIO(source)
         return
     try:
@@ -109,7 +112,7 @@ def _opened(source: Path | bytes) -> Iterator[BufferedReader | BytesIO]:
         if not stat.S_ISREG(state.st_mode):
             raise UnreadableImage("not_an_image", "not a plain file")
         if state.st_size == 0:
-            raise UnreadableImage("empty_file", "the file has no bytes")
+            raise UnreadableImage("empty_file", EMPTY)
         file = source.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableImage("missing_file", "there is no such file") from None

@@ -53,30 +53,29 @@ class Matcher:
                 pixels = self._copy.read(candidate.path)
                 if pixels is not None and hashlib.sha256(pixels).hexdigest() == row["sha256"]:
                     return Found("ok", candidate.path, pixels=pixels)
-        alike = [found for found in (self._look(row, candidate) for candidate in candidates) if found is not None]
+        looks = [self._look(row, candidate) for candidate in candidates]
+        alike = [look for look in looks if isinstance(look, _Alike)]
         if alike:
             return self._decided(row, alike)
-        if candidates:
-            return Found("different", candidates[0].path, "neither its bytes nor its picture are those annotated")
-        return Found("missing")
+        unlike = [look for look in looks if isinstance(look, str)]
+        return Found("different", candidates[0].path, unlike[0]) if unlike else Found("missing")
 
     def close(self) -> None:
         if "_bearers" in vars(self):
             self._bearers.close()
 
-    def _look(self, row: dict[str, Any], candidate: Candidate) -> _Alike | None:
-        """Where the pictures look the same; with its pixels only where boxes and masks still fit them."""
+    def _look(self, row: dict[str, Any], candidate: Candidate) -> _Alike | str:
+        """The file where it looks the same, with its pixels only where boxes and masks still fit them; else why not."""
         pixels = self._copy.read(candidate.path)
-        own = None if pixels is None else difference_hash(pixels)
-        if pixels is None or own is None or row["dhash"] is None:
-            return None
-        apart = bits_apart(own, row["dhash"])
-        if apart > REENCODED_BITS:
-            return None
+        if pixels is None:
+            return "the file cannot be read, or is a link that leads out of the folder"
         try:
             width, height = open_rgb(pixels).size
-        except UnreadableImage:
-            return None
+        except UnreadableImage as problem:
+            return problem.detail
+        own = difference_hash(pixels)
+        if own is None or row["dhash"] is None or (apart := bits_apart(own, row["dhash"])) > REENCODED_BITS:
+            return "neither its bytes nor its picture are those annotated"
         sha256 = hashlib.sha256(pixels).hexdigest()
         detail = f"{apart} of 64 bits of the difference hash apart"
         if (width, height) == (row["width"], row["height"]):

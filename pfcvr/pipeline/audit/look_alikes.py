@@ -39,7 +39,10 @@ def fingerprint_of(pixels: bytes) -> tuple[int, bytes] | None:
 
     None when OpenCV cannot read it, or when the picture is flat, so that its hash says nothing.
     """
-    grey = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_GRAYSCALE)
+    try:
+        grey = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        return None
     if grey is None:
         return None
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)

@@ -11,36 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
+from rebuilding import join, report_of, rows_of
 
-from pfcvr.config import ExportConfig, RebuildConfig
+from pfcvr.config import ExportConfig
 from pfcvr.errors import NothingKept, SealedError, SourceError
-from pfcvr.pipeline import export, rebuild
+from pfcvr.pipeline import export
 from pfcvr.records import ImageParts, ImageRecord, PartsOrigin, PatchGrid
 from pfcvr.stage import RunOptions
 
 QUIET = RunOptions(quiet=True)
-
-
-@pytest.fixture
-def published(whole, tmp_path) -> Path:
-    """Annotations of 14 images with pictures that hashes can tell apart."""
-    export.run(whole.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
-    return tmp_path / "annotations"
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [row for path in sorted(folder.glob("data/*.parquet")) for row in parquet.read_table(path).to_pylist()]
-
-
-def report_of(out: Path) -> dict[str, dict]:
-    return {row["image_id"]: row for row in map(json.loads, (out / "report.jsonl").read_text().splitlines())}
-
-
-def join(published: Path, images: Path, out: Path, **settings) -> rebuild.RebuildSummary:
-    return rebuild.run(RebuildConfig(annotations=published, images=images, out=out, **settings), QUIET)
 
 
 def test_own_copy_gives_the_very_data_set_that_an_export_with_pixels_gives(whole, published, tmp_path) -> None:
@@ -208,80 +189,6 @@ def test_link_out_of_the_copy_is_not_followed(whole, published, tmp_path) -> Non
     assert summary.statuses == {"ok": 13, "reencoded": 0, "ambiguous": 0, "different": 1, "missing": 0, "damaged": 0}
 
 
-def test_annotations_that_are_none_or_damaged_are_one_sentence(whole, published, tmp_path) -> None:
-    export.run(whole.workspace, ExportConfig(out=tmp_path / "hf"), QUIET)
-    with pytest.raises(SourceError, match="hf: not annotations to rebuild from; expected a folder written by"):
-        join(tmp_path / "hf", whole.source, tmp_path / "out")
-    shard = next((published / "data").glob("train-*"))
-    whole_shard = shard.read_bytes()
-    shard.write_bytes(whole_shard[: len(whole_shard) // 2])
-    with pytest.raises(SourceError, match="cannot be read as Parquet"):
-        join(published, whole.source, tmp_path / "out")
-    shard.write_bytes(whole_shard)
-    table = parquet.read_table(shard)
-    place = table.schema.get_field_index("path")
-    parquet.write_table(table.set_column(place, "path", [[None] * len(table)]), shard)
-    with pytest.raises(SourceError, match="the row of image '.*' lacks its name, hash, size, captions or grid"):
-        join(published, whole.source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"part_grid": [[[1, 2]]]}, "captions or grid"),
-        ({"part_grid": None}, "captions or grid"),
-        ({"captions": [None]}, "captions or grid"),
-        ({"vehicle_id": "another"}, "captions or grid"),
-        ({"image_id": "00000/000000", "vehicle_id": "00000"}, "comes twice or out of order"),
-    ],
-)
-def test_row_that_no_export_writes_is_one_sentence_and_no_data_set(
-    whole, published, tmp_path, changes: dict, sentence: str
-) -> None:
-    shard = next((published / "data").glob("train-*.parquet"))
-    table = parquet.read_table(shard)
-    rows = table.to_pylist()
-    rows[1] |= changes
-    parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
-    with pytest.raises(SourceError, match=sentence):
-        join(published, whole.source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "detail"),
-    [
-        ({"width": 41}, "the annotations say 41 x 24 pixels, the image has 40 x 24"),
-        (
-            {"box_xyxy": [1.0, 2.0, float("nan"), 9.0]},
-            "part 1 of the annotations: malformed_box, box_xyxy [1.0, 2.0, nan",
-        ),
-        ({"box_xyxy": [9.0, 2.0, 1.0, 9.0]}, "part 1 of the annotations: malformed_box, box_xyxy (9.0, 2.0, 1.0, 9.0)"),
-        (
-            {"mask": {"size": [24, 39], "counts": "0"}},
-            "part 1 of the annotations: size_mismatch, mask of size [24, 39]",
-        ),
-    ],
-)
-def test_annotations_that_do_not_fit_their_image_are_named_and_cost_it_alone(
-    whole, published, tmp_path, changes: dict, detail: str
-) -> None:
-    shard = next((published / "data").glob("train-*.parquet"))
-    table = parquet.read_table(shard)
-    rows = table.to_pylist()
-    (rows[1] if "width" in changes else rows[1]["parts"][0]).update(changes)
-    parquet.write_table(type(table).from_pylist(rows, table.schema), shard)
-    summary = join(published, whole.source, tmp_path / "out")
-    assert (summary.kept, summary.reasons) == (13, {"damaged": 1})
-    told = report_of(tmp_path / "out")[rows[1]["image_id"]]
-    assert told["status"] == "damaged"
-    assert told["detail"].startswith(detail)
-    text = (tmp_path / "out" / "report.txt").read_text()
-    assert f"damaged    {rows[1]['image_id']!r} " in text
-    assert text.endswith("0 missing, 1 damaged\n")
-
-
 KILLED_REBUILD = """
 import sys
 from pathlib import Path
@@ -316,15 +223,6 @@ def test_rebuild_killed_before_changes_to_files_ends_in_the_same_bytes(whole, pu
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 12
-
-
-def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:
-    shard = next((published / "data").glob("train-*.parquet"))
-    table = parquet.read_table(shard)
-    rows = table.to_pylist()
-    parquet.write_table(type(table).from_pylist([*rows[:2], rows[1], *rows[2:]], table.schema), shard)
-    with pytest.raises(SourceError, match="comes twice or out of order"):
-        join(published, whole.source, tmp_path / "out")
 
 
 def annotated_pictures(small, numbers: list[int], out: Path) -> Path:

@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-import struct
 import threading
 import warnings
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from claimed_size import png_of_claimed_size
 from PIL import Image, ImageOps
 
 from pfcvr.pipeline import images
@@ -26,16 +25,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 def photo(width: int = 48, height: int = 32) -> Image.Image:
     pixels = np.random.default_rng(1).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def png_of_claimed_size(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises ``width`` x ``height`` pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 JPEG = encoded(photo(), "JPEG")
