@@ -64,8 +64,10 @@ class ExportSummary:
         return f"export: {self.kept:,} of {self.rows_in:,} images in {self.out}{done}: {splits}{left_out}"
 
 
-def run(workspace: Workspace, config: ExportConfig, options: RunOptions) -> ExportSummary:
+def run(workspace: Workspace, config: ExportConfig, options: RunOptions, renew: bool = False) -> ExportSummary:
     """Write the data set to ``config.out``, or say that it is there already.
+
+    ``renew`` replaces one that was made from other inputs, but none that was altered.
 
     Raises WorkspaceError when a stage is missing or ``out`` is somebody else's, SealedError when it holds other
     content, NothingKept when no image can be exported, StageStopped when the disk is full.
@@ -78,7 +80,7 @@ def run(workspace: Workspace, config: ExportConfig, options: RunOptions) -> Expo
         "stages": {name: manifest.records_sha256 for name, manifest in manifests.items()},
     }
     folder = OutputFolder(config.out, kind="pfcvr-dataset", fingerprint=fingerprint)
-    done = folder.finished(options.overwrite)
+    done = folder.finished(options.overwrite or (renew and folder.is_outdated()))
     if done is not None and not _files_came_back(workspace, config.out / LEFT_OUT):
         return ExportSummary(config.out, splits=done["splits"], **done["books"], already_done=True)
     with disk_full_stops(f"{config.out}: export"):

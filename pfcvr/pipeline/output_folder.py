@@ -42,6 +42,11 @@ class OutputFolder:
                 )
         return manifest
 
+    def is_outdated(self) -> bool:
+        """Whether one of ours made from other inputs stands there; raises WorkspaceError when it is not ours."""
+        manifest = self._manifest()
+        return manifest is not None and manifest["fingerprint"] != self.fingerprint
+
     def build(self, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Let ``fill`` write into a fresh folder, add the manifest that it returns, and put the folder in place.
 

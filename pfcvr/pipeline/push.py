@@ -66,7 +66,7 @@ def run(workspace: Workspace, config: PushDataConfig, options: RunOptions) -> Pu
 
     Raises:
         WorkspaceError: a stage is missing or stale, or the check found failures.
-        SealedError: an earlier publication was made from something else, or was altered since.
+        SealedError: the folder of an earlier publication was altered since, or holds a file of somebody else.
         HubError: the Hub refused something, or other rows than these arrived there.
     """
     report = check.run(workspace, CheckConfig())
@@ -83,6 +83,7 @@ def run(workspace: Workspace, config: PushDataConfig, options: RunOptions) -> Pu
         workspace,
         ExportConfig(out=form / "export", format="hf" if pixels else "annotations"),
         RunOptions(overwrite=config.overwrite, quiet=options.quiet),
+        renew=True,
     )
     repository = _compose(workspace, config, form, pixels, report)
     _check_untouched(repository)
@@ -96,7 +97,10 @@ def run(workspace: Workspace, config: PushDataConfig, options: RunOptions) -> Pu
 
 
 def _compose(workspace: Workspace, config: PushDataConfig, form: Path, pixels: bool, report: CheckReport) -> Path:
-    """The folder that is published, built unless it stands there already."""
+    """The folder that is published, built unless it stands there already.
+
+    It follows the workspace by itself: ``overwrite`` is for the repository and for files that somebody altered.
+    """
     exported = form / "export"
     fingerprint = {
         "publication_version": PUBLICATION_VERSION,
@@ -105,7 +109,10 @@ def _compose(workspace: Workspace, config: PushDataConfig, form: Path, pixels: b
         "right": config.right,
     }
     folder = OutputFolder(form / "repository", kind="pfcvr-dataset", fingerprint=fingerprint)
-    if folder.finished(config.overwrite) is None:
+    outdated = folder.is_outdated()
+    if outdated and not config.overwrite:
+        _check_untouched(folder.place)
+    if folder.finished(config.overwrite or outdated) is None:
         with disk_full_stops(f"{folder.place}: push"):
             folder.build(lambda place: _fill(place, exported, workspace, config, pixels, report))
     return folder.place

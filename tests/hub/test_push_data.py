@@ -177,6 +177,31 @@ def test_a_repository_of_somebody_elses_content_is_refused_and_never_emptied(
     assert b"lab/taken" in theirs.files["README.md"].content
 
 
+def test_another_repository_needs_no_overwrite_and_one_with_other_content_stays_protected(
+    program: Program, hub: LoopbackHub, closed_set: Path
+) -> None:
+    push = ("pfcvr-data", "push", "-w", closed_set)
+    assert program(*push, "lab/first").code == 0
+    first = dict(hub.repository("lab/first").files)
+    assert program(*push, "lab/second").result["published"]["removed"] == []
+    assert b"lab/second" in hub.repository("lab/second").files["README.md"].content
+    data("split", "-w", closed_set, "--val", 0, "--overwrite")
+    assert program(*push, "lab/third").result["rows"] == 18
+    assert {path.split("/")[1].split("-")[0] for path in tables(hub, "lab/third")} == {"train", "test"}
+    assert program(*push, "lab/first").sentence.startswith("lab/first: the repository exists with other content (")
+    assert hub.repository("lab/first").files == first
+
+
+def test_a_file_put_into_the_folder_is_not_lost_when_another_repository_is_pushed_to(
+    program: Program, hub: LoopbackHub, closed_set: Path
+) -> None:
+    folder = Path(program("pfcvr-data", "push", "-w", closed_set, "lab/first", "--dry-run").result["folder"])
+    (folder / "notes.txt").write_text("by hand")
+    assert "notes.txt does not belong" in program("pfcvr-data", "push", "-w", closed_set, "lab/second").sentence
+    assert (folder / "notes.txt").read_text() == "by hand"
+    assert not hub.state.journal
+
+
 def test_files_of_an_earlier_publication_leave_with_overwrite_and_only_then(
     program: Program, hub: LoopbackHub, closed_set: Path
 ) -> None:
