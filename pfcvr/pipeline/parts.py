@@ -17,8 +17,6 @@ from pfcvr.store import Workspace, left_join
 # Somebody else's vocabulary or selection is wider than ours: no sign that the run goes wrong.
 NORMAL_REASONS = frozenset({"unknown_category", "unknown_image", "not_selected"})
 IMAGES_SORTED_TOGETHER = 1000
-ADVICE_ON_PHRASES = "lower --threshold or look at the phrases"
-ADVICE_ON_ANNOTATIONS = "look at the names of images and categories in the annotations"
 READING_THREADS = 2  # one decodes the next batch while the models work on the last
 
 
@@ -68,8 +66,7 @@ def similar_together(images: Iterable[ImageRecord]) -> Iterator[ImageRecord]:
 def _notes(workspace: Workspace, config: PartsConfig) -> dict[str, Any]:
     notes = part_notes(left_join(workspace.images(), _written(workspace)), config.grid)
     if notes["images_with_parts"] == 0:
-        advice = ADVICE_ON_ANNOTATIONS if config.detector == "import" else ADVICE_ON_PHRASES
-        notes["remark"] = f"no part on any of {notes['images']:,} images; {advice}"
+        notes["remark"] = f"no part on any of {notes['images']:,} images; lower --threshold or look at the phrases"
     return notes | key_point_agreement(workspace, left_join(workspace.images(), _written(workspace)))
 
 

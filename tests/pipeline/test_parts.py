@@ -239,18 +239,6 @@ def test_hundreds_of_foreign_categories_do_not_stop_the_run(cars, tmp_path) -> N
     assert summary.reasons == {"unknown_category": 500}
 
 
-def test_annotations_without_any_part_are_told_with_what_to_look_at(cars, tmp_path) -> None:
-    hood = {**GOOD, "category_id": 9}
-    summary = run_parts(cars, coco_file(tmp_path, [hood]))
-    assert summary.text().endswith(
-        "no part on any of 3 images; look at the names of images and categories in the annotations"
-    )
-    again = coco_file(tmp_path, [hood, GOOD])
-    assert (
-        "no part" not in parts.run(cars.workspace, PartsConfig(annotations=again), RunOptions(True, quiet=True)).text()
-    )
-
-
 def test_annotations_that_share_an_id_are_rejected_by_their_place(cars, tmp_path) -> None:
     bad = {**GOOD, "id": 4, "category_id": 9}
     run_parts(cars, coco_file(tmp_path, [GOOD, bad, bad, {**bad, "id": "4"}]))
