@@ -38,9 +38,9 @@ def weighted_by_share(
 
     Each is multiplied by processes x own count / count of all. A loss without a count is left as it is.
     """
-    if not pairs:
-        return dict(losses)
     counted = [name for name in losses if name in counts]
+    if not pairs or not counted:
+        return dict(losses)
     device = next(iter(losses.values())).device
     has_pairs = pairs[dist.get_rank()] > 0
     own = torch.stack([torch.as_tensor(counts[name], device=device).double() for name in counted]) * has_pairs
