@@ -58,7 +58,8 @@ def compare(
         ),
     ],
     data: Annotated[
-        str | None, typer.Option("--data", help="Evaluate runs that were not yet, on this data set.")
+        str | None,
+        typer.Option("--data", help="Data set to compare on; runs are evaluated on it where they are not yet."),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     unit: Annotated[str, typer.Option(help="What the bootstrap draws: identities or queries.")] = "identities",

@@ -16,6 +16,7 @@ from pfcvr.config import CompareConfig, EvalConfig
 from pfcvr.errors import CheckpointError, DataError, UsageError
 from pfcvr.files import atomic_write
 from pfcvr.model.comparison_report import ComparisonReport
+from pfcvr.model.data import open_data
 from pfcvr.model.evaluate import evaluate, read_evaluation
 from pfcvr.model.hub_run import is_on_hub, open_facts
 from pfcvr.model.published import published_methods
@@ -58,7 +59,8 @@ class _Entry:
 def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
     """Compare ``config.runs`` on ``config.split``; also written to ``config.out`` where that is given.
 
-    A run that is no folder here is looked up on the Hub.
+    A run that is no folder here is looked up on the Hub. Where ``config.data`` is given, every run is measured on that
+    data set: an evaluation on another one, or on another export of it, is made anew.
 
     Raises:
         CheckpointError: a folder holds no finished run, or its results are damaged.
@@ -67,7 +69,8 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
             measured on different queries or galleries.
         UsageError: a folder mixes runs of different methods, variants or protocols.
     """
-    entries = [_entry(path, config, quiet) for path in config.runs]
+    fingerprint = None if config.data is None else open_data(config.data).fingerprint
+    entries = [_entry(path, config, fingerprint, quiet) for path in config.runs]
     first, *others = [run for entry in entries for run in entry.runs]
     for other in others:
         _check_same_queries(first, other, config.split)
@@ -96,18 +99,18 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
     return report
 
 
-def _entry(path: Path, config: CompareConfig, quiet: bool) -> _Entry:
+def _entry(path: Path, config: CompareConfig, fingerprint: str | None, quiet: bool) -> _Entry:
     runs = [path] if is_on_hub(path) or RunFolder(path).is_run else seed_runs(path)
     if not runs:
         raise CheckpointError(f"{path}: no training run here, nor seeds of one; give a folder that pfcvr train made")
-    return _Entry(path, tuple(_measured(run, config, quiet) for run in runs))
+    return _Entry(path, tuple(_measured(run, config, fingerprint, quiet) for run in runs))
 
 
-def _measured(run: Path, config: CompareConfig, quiet: bool) -> _Measured:
+def _measured(run: Path, config: CompareConfig, fingerprint: str | None, quiet: bool) -> _Measured:
     with open_facts(run) as folder:
         folder.finished()
         found = read_evaluation(folder.root, config.split)
-        if found is not None:
+        if found is not None and fingerprint in (None, found["data_fingerprint"]):
             return _Measured(run, found, read_query_results(query_results_path(folder.root, config.split)))
     if config.data is None:
         raise DataError(

@@ -147,6 +147,24 @@ def test_a_run_without_results_needs_the_data_set(
     assert report.rows[0]["metrics"] == report.rows[1]["metrics"]
 
 
+def test_runs_are_compared_on_the_data_set_that_is_given_and_on_no_other(
+    make_run: Callable[..., Path],
+    measured_run: Path,
+    painted: Path,
+    make_data: Callable[..., Path],
+    rows_of: Callable[..., list[dict[str, Any]]],
+) -> None:
+    run_folder = make_run("run")
+    other = make_data(test=rows_of(range(20, 24)))
+    report = compare(two(run_folder, data=str(other)), quiet=True)
+    assert (report.facts["queries"], report.facts["gallery"]) == (24, 12)
+    made = (run_folder / "eval-test.json").stat().st_mtime_ns
+    assert compare(two(run_folder, data=str(other)), quiet=True).rows == report.rows
+    assert (run_folder / "eval-test.json").stat().st_mtime_ns == made
+    back = compare(two(run_folder, measured_run, data=str(painted)), quiet=True)
+    assert back.rows[0]["metrics"] == back.rows[1]["metrics"]
+
+
 def test_what_is_no_run_is_named(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError, match="no training run here, nor seeds of one; give a folder that pfcvr train"):
         compare(two(tmp_path / "nothing"))
