@@ -1,13 +1,16 @@
-"""How ``pfcvr.json`` of a data set begins, whichever command writes it."""
+"""``pfcvr.json`` of a data set: how it begins, whichever command writes it, and what it says there should be."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pfcvr import __version__
 from pfcvr.records import Source
 
 DATASET_VERSION = 2
+SHARD = re.compile(r"data/[^/]+\.parquet")
 
 
 def manifest_head(
@@ -31,3 +34,22 @@ def manifest_head(
         "sources": [source.model_dump(exclude={"root"}) for source in sources],
         "grid": grid,
     }
+
+
+def absent_shards(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """The Parquet files that the ``manifest`` of ``folder`` names and that are not there."""
+    there = {f"data/{path.name}" for path in (folder / "data").glob("*.parquet")}
+    named = manifest.get("files")
+    shards = filter(SHARD.fullmatch, named if isinstance(named, dict) else ())
+    return sorted(set(shards) - there)
+
+
+def stated_splits(manifest: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Images and vehicles of each split as ``manifest`` counts them; a split that it does not count is absent."""
+    splits = manifest.get("splits")
+    stated = {}
+    for split, counted in splits.items() if isinstance(splits, dict) else ():
+        match counted:
+            case {"images": int(images), "vehicles": int(vehicles)}:
+                stated[str(split)] = (images, vehicles)
+    return stated

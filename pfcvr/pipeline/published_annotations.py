@@ -11,6 +11,7 @@ import numpy as np
 from pfcvr.config import GridConfig
 from pfcvr.errors import SourceError
 from pfcvr.files import read_object, sha256_file
+from pfcvr.pipeline.dataset_manifest import absent_shards
 from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance
 from pfcvr.pipeline.exporters import ExportFacts
 from pfcvr.pipeline.images import UnreadableImage, upright_size
@@ -25,7 +26,7 @@ EXPECTED = "a folder written by pfcvr-data export --format annotations, with pfc
 
 
 class PublishedAnnotations:
-    """The folder of an annotations export; raises SourceError where it is none."""
+    """The folder of an annotations export; raises SourceError where it is none, or not all of it is there."""
 
     def __init__(self, folder: Path) -> None:
         self._shards: list[tuple[Split, Path]] = []
@@ -34,6 +35,12 @@ class PublishedAnnotations:
         self._manifest = read_object(folder / "pfcvr.json")
         if not self._shards or self._manifest.get("format") != "annotations":
             raise SourceError(f"{folder}: not annotations to rebuild from; expected {EXPECTED}")
+        absent = absent_shards(folder, self._manifest)
+        if absent:
+            raise SourceError(
+                f"{folder}: {' and '.join(absent)} of these annotations, which pfcvr.json names, is not there; "
+                "get the annotations anew"
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """The hash of every shard by its name."""

@@ -5,7 +5,9 @@ parts and split take theirs from it (``--captioner import``, ``--detector import
 reads the pixels of those rows alone whose file is not there as it was unpacked.
 """
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -15,12 +17,14 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from pfcvr.errors import HubError, SourceError
-from pfcvr.files import atomic_write, write_json
+from pfcvr.files import atomic_write, read_object, write_json
 from pfcvr.hub import HUB_NAME
+from pfcvr.pipeline.dataset_manifest import absent_shards, stated_splits
 from pfcvr.pipeline.images import IMAGE_SUFFIXES
 from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.hub_set import find_hub_set
 from pfcvr.pipeline.sources.image_table import ImageTable
+from pfcvr.pipeline.sources.published import counts_beside
 from pfcvr.pipeline.sources.terms import DESCRIPTION, MANIFEST, described_by_manifest, described_on_hub
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.pipeline.sources.unpacking import KNOWN_FILES, UnpackedFiles
@@ -45,22 +49,56 @@ class PfcvrSet:
         if not from_hub and not _shards(source):
             raise SourceError(f"{source}: no data set of pfcvr; expected a folder with data/*.parquet, or a Hub name")
         there = find_hub_set(str(source)) if from_hub else None
+        manifest = there.manifest if there else read_object(source / MANIFEST)
+        if manifest.get("format") == "annotations":
+            raise SourceError(f"{source}: annotations without pixels; {_how_to_join(source, from_hub)}")
         described = described_on_hub(there) if there else described_by_manifest(source / MANIFEST)
         unpacked.mkdir(parents=True, exist_ok=True)
         write_json(unpacked / DESCRIPTION, {"name": source.name, "licence": SEE_CARD} | described)
         table = ImageTable(unpacked.resolve())
         rows = hub_rows(str(source), there.origin.commit) if there else local_rows(source)
+        rows_of: Counter[str] = Counter()
         with ExitStack() as opened:
             captions = opened.enter_context(atomic_write(unpacked / CAPTIONS))
             parts = opened.enter_context(atomic_write(unpacked / PARTS_FILE))
             record = opened.enter_context(atomic_write(unpacked / KNOWN_FILES))
             files = opened.enter_context(closing(UnpackedFiles(table.root, record)))
             for number, (split, row, pixels) in enumerate(rows, start=1):
+                rows_of[split] += 1
                 image_id = _unpack(table, files, split, row, pixels, f"{split}:row {number}")
                 if image_id is not None:
                     _write_annotations(image_id, row, captions, parts)
         texts = [table.root / CAPTIONS, table.root / PARTS_FILE]
-        return table.listing("pfcvr", texts, {"captions_file": CAPTIONS, "unpacked_from": str(source)})
+        stated = stated_splits(manifest)
+        absent = [] if from_hub else absent_shards(source, manifest)
+        notes = {
+            "captions_file": CAPTIONS,
+            "unpacked_from": str(source),
+            "counts": counts_beside(table.sizes(), stated),
+            "absent_shards": absent,
+        }
+        return table.listing("pfcvr", texts, notes, [*map(_is_absent, absent), *_other_counts(rows_of, stated)])
+
+
+def _how_to_join(source: Path, from_hub: bool) -> str:
+    """The commands that make a data set of published annotations."""
+    folder = "FOLDER" if from_hub else str(source)
+    fetch = f"hf download {source} --repo-type dataset --local-dir {folder}, then " if from_hub else ""
+    return f"join them with your own copy of the images: {fetch}pfcvr-data rebuild {folder} --images ROOT --out OUT"
+
+
+def _is_absent(shard: str) -> str:
+    return f"{shard} is named by {MANIFEST} and not there"
+
+
+def _other_counts(rows_of: Counter[str], stated: dict[str, tuple[int, int]]) -> list[str]:
+    """Splits that have more or fewer rows than the manifest says; none where it says nothing."""
+    images_of = {split: stated.get(split, (0, 0))[0] for split in (*stated, *rows_of)} if stated else {}
+    return [
+        f"split {split}: {rows_of[split]:,} rows, {MANIFEST} says {images:,}"
+        for split, images in images_of.items()
+        if rows_of[split] != images
+    ]
 
 
 def _shards(source: Path) -> list[Path]:
@@ -147,12 +185,18 @@ def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixel
     if "/" in vehicle_id:
         table.refuse(place, "no_identity", f"{image_id}: a vehicle_id has no '/'")
         return None
-    path, sha256 = _own_path(table, files, _fields(row, "image").get("path")), str(row.get("sha256"))
+    path, stated = _own_path(table, files, _fields(row, "image").get("path")), row.get("sha256")
+    sha256 = str(stated)
     is_there = path is not None and files.holds(path, sha256)
     content = None if is_there else pixels()
     if not is_there and not content:
         table.refuse(image_id, "missing_file", "the data set holds no pixels of this image; see pfcvr-data rebuild")
         return None
+    if content:
+        sha256 = hashlib.sha256(content).hexdigest()
+        if stated and stated != sha256:
+            table.refuse(image_id, "changed_file", "its bytes are not those whose sha256 its row names")
+            return None
     path = path or _path_of(image_id, content or b"")
     own_split: Split | None = next((known for known in SPLITS if known == split), None)
     if not files.has_room(path):
@@ -162,7 +206,9 @@ def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixel
     known = {key: None if value is None else str(value) for key, value in stated_of.items()}
     if not table.add(SourceImage(image_id, vehicle_id, path, **known, source_split=own_split), place):
         return None
-    files.remember(path, files.put(path, content) if content else sha256)
+    if content:
+        files.put(path, content)
+    files.remember(path, sha256)
     return image_id
 
 

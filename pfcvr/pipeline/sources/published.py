@@ -1,5 +1,6 @@
 """What the owners of the data sets say theirs hold, beside what was found (reference: formats, sections 1 to 6)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 Sizes = dict[str, tuple[int | None, int | None]]
@@ -40,8 +41,15 @@ TEXT_SET_OF_FILE = {
 
 
 def published_counts(layout: str, found: dict[str, tuple[int, int]], file_name: str = "") -> list[dict[str, Any]]:
-    """A row for each part of the data set that was found or published: its images and vehicles, here and there."""
+    """``found`` beside what is published of the layout, or of the text Re-ID set whose file has this name."""
     published = PUBLISHED.get(layout) or TEXT_SETS.get(TEXT_SET_OF_FILE.get(file_name.lower(), ""), {})
+    return counts_beside(found, published)
+
+
+def counts_beside(
+    found: Mapping[str, tuple[int, int]], published: Mapping[str, tuple[int | None, int | None]]
+) -> list[dict[str, Any]]:
+    """A row for each part of the data set that was found or published: its images and vehicles, here and there."""
     rows = []
     for part in [*found, *(part for part in published if part not in found)]:
         images, vehicles = found.get(part, (0, 0))

@@ -5,7 +5,6 @@ has these is not read again, nor is its picture.
 """
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -44,12 +43,11 @@ class UnpackedFiles:
                 return False
             raise
 
-    def put(self, path: str, content: bytes) -> str:
-        """Write the file unless it has this content; its hash."""
+    def put(self, path: str, content: bytes) -> None:
+        """Write the file unless it has this content."""
         file = self.root / path
         if not file.is_file() or file.read_bytes() != content:
             file.write_bytes(content)
-        return hashlib.sha256(content).hexdigest()
 
     def remember(self, path: str, sha256: str) -> None:
         """Take the file, which has this hash, for one that the next import need not read."""

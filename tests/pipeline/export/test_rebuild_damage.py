@@ -125,3 +125,12 @@ def test_image_that_comes_twice_is_refused(whole, published, tmp_path) -> None:
     parquet.write_table(type(table).from_pylist([*rows[:2], rows[1], *rows[2:]], table.schema), shard)
     with pytest.raises(SourceError, match="comes twice or out of order"):
         join(published, whole.source, tmp_path / "out")
+
+
+def test_annotations_with_a_missing_shard_are_refused_instead_of_giving_a_part_of_the_data_set(
+    whole, published, tmp_path
+) -> None:
+    (published / "data" / "val-00000-of-00001.parquet").unlink()
+    with pytest.raises(SourceError, match=r"annotations: data/val-00000-of-00001.parquet of these .* get the .* anew"):
+        join(published, whole.source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """A data set that was exported comes back as a workspace with everything in it, and goes out again the same."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow
@@ -208,3 +209,52 @@ def test_columns_of_strange_types_cost_what_they_should_hold_and_no_image(whole,
         parts.run(workspace, PartsConfig(), QUIET)
     with pytest.raises((SourceError, NothingKept)):
         caption.run(workspace, CaptionConfig(captioner="import"), QUIET)
+
+
+def test_a_missing_shard_fails_a_strict_import_and_shows_in_the_counts_of_a_lenient_one(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    missing = len(rows(first)["val-00000-of-00001.parquet"])
+    (first / "data" / "val-00000-of-00001.parquet").unlink()
+    sentences = (
+        "data/val-00000-of-00001.parquet is named by pfcvr.json and not there; "
+        f"split val: 0 rows, pfcvr.json says {missing}"
+    )
+    with pytest.raises(SourceError, match=f"a strict import found 2 surprises: {re.escape(sentences)}"):
+        import_.run(Workspace(tmp_path / "strict", create=True), ImportConfig(source=first, strict=True), QUIET)
+    summary = import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=first), QUIET)
+    assert (summary.kept, summary.notes["absent_shards"]) == (14 - missing, ["data/val-00000-of-00001.parquet"])
+    val = next(line.split() for line in import_.report(summary).splitlines() if line.startswith("val"))
+    assert val[:3] == ["val", "0", str(missing)]
+
+
+def test_a_whole_data_set_passes_a_strict_import(whole, tmp_path: Path) -> None:
+    config = ImportConfig(source=exported(whole.workspace, tmp_path / "first"), strict=True)
+    assert import_.run(Workspace(tmp_path / "again", create=True), config, QUIET).kept == 14
+
+
+def test_rows_that_a_shard_gained_or_lost_fail_a_strict_import(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    shard = first / "data" / "train-00000-of-00001.parquet"
+    table = parquet.read_table(shard)
+    parquet.write_table(table.slice(1), shard)
+    with pytest.raises(SourceError, match=rf"split train: {len(table) - 1} rows, pfcvr.json says {len(table)}"):
+        import_.run(Workspace(tmp_path / "strict", create=True), ImportConfig(source=first, strict=True), QUIET)
+
+
+def test_pixels_that_are_not_those_of_their_row_are_refused(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    changed = table.to_pylist()
+    changed[0]["image"]["bytes"] = changed[1]["image"]["bytes"]
+    parquet.write_table(type(table).from_pylist(changed, table.schema), shard)
+    workspace = Workspace(tmp_path / "again", create=True)
+    summary = import_.run(workspace, ImportConfig(source=first), QUIET)
+    assert (summary.kept, summary.reasons) == (13, {"changed_file": 1})
+    assert not (tmp_path / "again" / "unpacked" / changed[0]["image"]["path"]).exists()
+
+
+def test_annotations_without_pixels_are_told_how_they_become_a_data_set(whole, tmp_path: Path) -> None:
+    export.run(whole.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
+    with pytest.raises(SourceError, match=r"annotations without pixels; .* pfcvr-data rebuild .*annotations --images"):
+        import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=tmp_path / "annotations"), QUIET)
