@@ -28,7 +28,7 @@ UNPACKED = "unpacked"
 # Claims of lists about images, and names: however many there are, they say nothing against the images themselves.
 NORMAL_REASONS = frozenset(
     {"missing_file", "malformed_line", "conflicting_line", "duplicate_image_id", "unknown_vehicle"}
-    | {"ambiguous_vehicle", "linked_folder", "bad_name", "no_identity"}
+    | {"ambiguous_vehicle", "linked_folder", "bad_name", "no_identity", "changed_file"}
 )
 
 

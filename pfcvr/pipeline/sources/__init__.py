@@ -85,7 +85,8 @@ def choose_importer(source: Path, name: str) -> tuple[str, Importer, str]:
     if name == "pfcvr" and HUB_NAME.fullmatch(str(source)) and not source.exists():
         return name, load_backend("format", IMPORTERS, name)(), "named by --format, a data set on the Hub"
     if not source.exists():
-        raise SourceError(f"{source}: no such file or folder; give the root of a vehicle image collection")
+        at_the_hub = ", or add --format pfcvr for a data set on the Hub" if HUB_NAME.fullmatch(str(source)) else ""
+        raise SourceError(f"{source}: no such file or folder; give the root of a vehicle image collection{at_the_hub}")
     if not is_plain_name(str(source.resolve())):
         raise SourceError(f"{ascii(str(source))}: the path is not Unicode text; rename the folder")
     if name != "auto":
