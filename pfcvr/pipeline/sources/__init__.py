@@ -91,9 +91,12 @@ def choose_importer(source: Path, name: str) -> tuple[str, Importer, str]:
         raise SourceError(f"{ascii(str(source))}: the path is not Unicode text; rename the folder")
     if name != "auto":
         return name, load_backend("format", IMPORTERS, name)(), "named by --format"
+    importers: dict[str, Importer] = {layout: load_backend("format", IMPORTERS, layout)() for layout in IMPORTERS}
     for rank in AUTO_RANKS:
-        importers = {layout: load_backend("format", IMPORTERS, layout)() for layout in IMPORTERS if layout in rank}
-        reasons = {layout: importer.recognise(source) for layout, importer in importers.items()}
+        own = {layout: importer for layout, importer in importers.items() if layout in rank}
+        if "folder" in rank:
+            _refuse_near_miss(source, {layout: one for layout, one in importers.items() if layout not in rank})
+        reasons = {layout: importer.recognise(source) for layout, importer in own.items()}
         found = {layout: why for layout, why in reasons.items() if why is not None}
         if len(found) > 1:
             candidates = "; ".join(f"{layout}: {why}" for layout, why in found.items())
@@ -104,3 +107,10 @@ def choose_importer(source: Path, name: str) -> tuple[str, Importer, str]:
         f"{source}: no known layout here (looked for the list files of known data sets, a captions file that names "
         f"images, and folders of images); say which it is with --format {'|'.join(IMPORTERS)}"
     )
+
+
+def _refuse_near_miss(source: Path, layouts: dict[str, Importer]) -> None:
+    from pfcvr.pipeline.sources.near_misses import near_miss
+
+    if why := near_miss(source, layouts):
+        raise SourceError(f"{source}: {why}")

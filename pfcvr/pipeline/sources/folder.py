@@ -1,6 +1,6 @@
 """Any tree of folders, each folder with the images of one vehicle."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.sources import SourceImage, SourceListing
@@ -11,10 +11,6 @@ from pfcvr.records import Split
 SPLIT_OF: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 
-NO_VEHICLES = frozenset({"image", "images", "imgs"})
-"""Folders for the images of all vehicles: a data set whose list cannot be read is no tree with one vehicle."""
-
-
 class Folder:
     """Importer of ``[train|val|test/]VEHICLE/IMAGE.jpg``: the folder that holds an image is its vehicle."""
 
@@ -22,7 +18,7 @@ class Folder:
         if not source.is_dir():
             return None
         found = (row for row in walk_images(source.resolve()) if isinstance(row, FoundImage) and "/" in row.path)
-        first = next((row for row in found if _vehicle_of(row.path).lower() not in NO_VEHICLES), None)
+        first = next(found, None)
         return f"found folders of images, such as {first.path.rpartition('/')[0]}/" if first else None
 
     def read(self, source: Path, unpacked: Path) -> SourceListing:
@@ -39,7 +35,3 @@ class Folder:
             image_id = f"{folders[-1]}/{stem_of(path)}"
             table.add(SourceImage(image_id, folders[-1], path, source_split=split), path)
         return table.listing("folder", (), {})
-
-
-def _vehicle_of(path: str) -> str:
-    return PurePosixPath(path).parent.name

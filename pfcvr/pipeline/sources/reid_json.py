@@ -42,7 +42,7 @@ class ReidJson:
     layout = "reid-json"
 
     def recognise(self, source: Path) -> str | None:
-        files = _candidates(source)
+        files = captions_files(source)
         if len(files) != 1 or not self.is_own(files[0]):
             return None
         return f"{files[0].name} names images, identities and captions"
@@ -52,7 +52,7 @@ class ReidJson:
         return True
 
     def read(self, source: Path, unpacked: Path) -> SourceListing:
-        files = _candidates(source)
+        files = captions_files(source)
         if len(files) != 1:
             found = f"{len(files)} such files ({', '.join(path.name for path in files)})" if files else "no such file"
             raise SourceError(f"{source}: expected {EXPECTED}, found {found}; give the file itself as the source")
@@ -79,7 +79,7 @@ class ReidJson:
         return {}
 
 
-def _candidates(source: Path) -> list[Path]:
+def captions_files(source: Path) -> list[Path]:
     """Files directly in ``source``, or ``source`` itself, with a usable row among their first ones."""
     files = [source] if source.is_file() else [path for path in sorted(source.glob("*")) if is_plain_name(path.name)]
     return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file() and _is_usable(path)]

@@ -217,7 +217,7 @@ def test_a_list_cut_off_in_its_first_entry_does_not_make_its_image_folder_a_vehi
     intake.picture("image/a.jpg")
     intake.picture("image/b.jpg")
     intake.write("rows.json", "[" + as_json_with_parts("a.jpg", 1)[:60])
-    with pytest.raises(SourceError, match="no known layout here"):
+    with pytest.raises(SourceError, match="rows.json is cut off or no JSON in UTF-8"):
         intake.run_import()
     assert intake.run_import(format="folder").kept == 2
 
