@@ -148,3 +148,34 @@ def test_a_data_set_that_is_not_there_or_not_for_this_token_is_one_sentence(
     hub.repository("lab/absent").private = True
     assert program(*command, token=None).sentence.startswith("lab/absent: the Hub ")
     assert program(*command, token=OWNER_TOKEN).result["kept"] == 18
+
+
+def test_annotations_on_the_hub_are_told_how_they_become_a_data_set(
+    program: Program, closed_set: Path, tmp_path: Path
+) -> None:
+    published(program, closed_set, "lab/annotations")
+    outcome = program("pfcvr-data", "import", "lab/annotations", "--format", "pfcvr", "-w", tmp_path / "work")
+    assert outcome.sentence == (
+        "lab/annotations: annotations without pixels; join them with your own copy of the images: "
+        "hf download lab/annotations --repo-type dataset --local-dir FOLDER, then "
+        "pfcvr-data rebuild FOLDER --images ROOT --out OUT"
+    )
+
+
+def test_a_name_on_the_hub_without_its_format_is_told_of_it(program: Program, tmp_path: Path) -> None:
+    outcome = program("pfcvr-data", "import", "lab/first", "-w", tmp_path / "work")
+    assert outcome.sentence.endswith("or add --format pfcvr for a data set on the Hub")
+
+
+def test_rows_that_the_manifest_on_the_hub_does_not_count_fail_a_strict_import(
+    program: Program, hub: LoopbackHub, open_set: Path, tmp_path: Path
+) -> None:
+    published(program, open_set, "lab/counted")
+    repository = hub.repository("lab/counted")
+    manifest = json.loads(repository.files["pfcvr.json"].content)
+    manifest["splits"]["val"]["images"] += 1
+    repository.put("pfcvr.json", json.dumps(manifest).encode())
+    command = ("pfcvr-data", "import", "lab/counted", "--format", "pfcvr", "-w", tmp_path / "work")
+    outcome = program(*command, "--strict")
+    there = manifest["splits"]["val"]["images"]
+    assert f"split val: {there - 1} rows, pfcvr.json says {there}" in outcome.sentence
