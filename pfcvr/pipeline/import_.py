@@ -16,9 +16,12 @@ from pfcvr.pipeline.file_facts import FileFacts
 from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer
 from pfcvr.pipeline.sources.published import counts_text
+from pfcvr.progress import Progress
 from pfcvr.records import ImageRecord, Rejected
+from pfcvr.row_pool import finished_rows
 from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, read_draft, run_stage
+from pfcvr.stage_plan import work_safely
 from pfcvr.store import Workspace
 
 MAX_WORKERS = 8
@@ -47,9 +50,9 @@ def _import(workspace: Workspace, config: ImportConfig, options: RunOptions) -> 
     listing = importer.read(config.source, workspace.root / UNPACKED)
     facts = FileFacts(workspace.folder("import") / "files.sqlite")
     with closing(listing), closing(facts):
-        if config.strict:
-            _refuse(workspace, listing, [*listing.surprises, *_sentences(listing.rows())])
         plan = _plan(workspace, config, listing, facts, {"recognised": f"{layout}: {why}"})
+        if config.strict:
+            _refuse(workspace, listing, [*listing.surprises, *_surprises(plan, options.quiet)])
         changed = _source_has_changed(workspace, plan)
         outdated = not changed and _files_have_changed(workspace, plan, listing, facts)
         if (changed or outdated) and not options.overwrite:
@@ -85,10 +88,8 @@ def _plan(
     workspace: Workspace, config: ImportConfig, listing: SourceListing, facts: FileFacts, notes: dict[str, Any]
 ) -> StagePlan[SourceImage | Rejected]:
     def finish() -> dict[str, Any]:
-        same = _same_bytes(_written(workspace))
-        if config.strict:
-            twice = [f"same bytes: {' and '.join(ids)}" for ids in same["examples"]]
-            _refuse(workspace, listing, [*_sentences(workspace.rejected("import")), *twice])
+        groups = _same_bytes(_written(workspace))
+        same = {"count": len(groups), "examples": groups[:EXAMPLES]}
         found = {"sources": [listing.source.model_dump()], "same_bytes_under_two_vehicles": same}
         return found | notes | listing.notes
 
@@ -161,8 +162,8 @@ def _written(workspace: Workspace) -> Iterator[ImageRecord]:
     return chain.from_iterable(read_records(path, ImageRecord) for path in paths)
 
 
-def _same_bytes(images: Iterable[ImageRecord]) -> dict[str, Any]:
-    """Files that occur under several vehicles: one of them must be wrong. Their number, and the first ones."""
+def _same_bytes(images: Iterable[ImageRecord]) -> list[list[str]]:
+    """The first image_ids of every file that occurs under several vehicles: one of them must be wrong."""
     with closing(temporary_tables("CREATE TABLE image (sha256 TEXT, vehicle_id TEXT, image_id TEXT)")) as found:
         found.executemany(
             "INSERT INTO image VALUES (?, ?, ?)", ((image.sha256, image.vehicle_id, image.image_id) for image in images)
@@ -171,12 +172,28 @@ def _same_bytes(images: Iterable[ImageRecord]) -> dict[str, Any]:
         several = "SELECT sha256 FROM image GROUP BY sha256 HAVING count(DISTINCT vehicle_id) > 1"
         hashes = [sha256 for (sha256,) in found.execute(several)]
         ids = "SELECT image_id FROM image WHERE sha256 = ? ORDER BY image_id LIMIT ?"
-        groups = sorted([own for (own,) in found.execute(ids, (sha256, EXAMPLES))] for sha256 in hashes)
-    return {"count": len(groups), "examples": groups[:EXAMPLES]}
+        return sorted([own for (own,) in found.execute(ids, (sha256, EXAMPLES))] for sha256 in hashes)
 
 
-def _sentences(rows: Iterable[SourceImage | Rejected]) -> list[str]:
-    return [f"{row.subject} ({row.reason})" for row in rows if isinstance(row, Rejected)]
+def _surprises(plan: StagePlan[SourceImage | Rejected], quiet: bool) -> list[str]:
+    """Every row that would be rejected, and every file that occurs under several vehicles.
+
+    All pictures are read before anything of the stage is touched; the run that follows knows them (``FileFacts``).
+    """
+    rejected: list[str] = []
+
+    def good_images() -> Iterator[ImageRecord]:
+        results = finished_rows(lambda row: work_safely(plan, [row])[0], plan.rows(), plan.workers, plan.give_up)
+        with Progress("strict", plan.total, quiet=quiet) as progress, closing(results):
+            for result in results:
+                progress.advance()
+                if isinstance(result, ImageRecord):
+                    yield result
+                elif isinstance(result, Rejected):
+                    rejected.append(f"{result.subject} ({result.reason})")
+
+    twice = [f"same bytes: {' and '.join(ids)}" for ids in _same_bytes(good_images())]
+    return [*sorted(rejected), *twice]
 
 
 def _refuse(workspace: Workspace, listing: SourceListing, surprises: list[str]) -> None:
@@ -191,5 +208,5 @@ def _refuse(workspace: Workspace, listing: SourceListing, surprises: list[str]) 
     rest = f"; all of them are in {path}" if len(surprises) > EXAMPLES else ""
     raise SourceError(
         f"{listing.root}: a strict import found {len(surprises)} surprises: {shown}{rest}; "
-        "mend the source, or leave out --strict and start over with --overwrite"
+        "mend the source, or leave out --strict"
     )

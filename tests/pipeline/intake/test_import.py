@@ -254,9 +254,26 @@ def test_strict_lists_the_first_surprises_and_their_number_and_seals_nothing(thr
         f"{three.root}: a strict import found 4 surprises: color 'teal' x 1; "
         "train_list.txt and test_3000.txt share 1 images; 00077/000770 (missing_file); "
         "train_test_split/vehicle_info.txt:4 (malformed_line); "
-        "mend the source, or leave out --strict and start over with --overwrite"
+        "mend the source, or leave out --strict"
     )
     assert three.workspace.manifest("import") is None
+
+
+def test_strict_lists_surprises_of_lists_and_of_pictures_at_once(three) -> None:
+    three.info(HEADER, FIRST.replace("white", "teal"), SECOND, THIRD)
+    three.write("images/00012/000012.jpg", b"")
+    (three.root / "images/00001/000003.jpg").symlink_to(three.picture("../outside.jpg"))
+    for vehicle in range(20, 32):
+        for other in (vehicle, vehicle + 20):
+            three.picture(f"images/{other:05d}/{other:06d}.jpg", color=f"rgb({vehicle}, {vehicle * 7}, 0)")
+    three.run_import(options=RunOptions(quiet=True))
+    sealed = three.workspace.manifest("import")
+    with pytest.raises(SourceError, match="found 15 surprises: color 'teal' x 1; 00001/000003"):
+        three.run_import(RunOptions(overwrite=True, quiet=True), strict=True)
+    listed = (three.workspace.folder("import") / "surprises.txt").read_text().splitlines()
+    twice = [f"same bytes: {v:05d}/{v:06d} and {v + 20:05d}/{v + 20:06d}" for v in range(20, 32)]
+    assert listed == ["color 'teal' x 1", "00001/000003 (outside_root)", "00012/000012 (empty_file)", *twice]
+    assert three.workspace.manifest("import") == sealed
 
 
 def test_strict_refuses_a_damaged_picture_and_names_it(three) -> None:
