@@ -18,7 +18,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
-def seconds(loader: Callable[[], DataLoader[Any]]) -> tuple[float, float]:
+def seconds(loader: Callable[[], Iterable[Any]]) -> tuple[float, float]:
     """To go through the loader once its workers are up, which the first batch shows; and of processors, altogether."""
     before = processor_seconds()
     batches = iter(loader())
@@ -140,7 +140,7 @@ def measure(rows: Rows, files: list[Path], size: int, workers: int, repeats: int
     pairs.keep_parts()
     reading = time.perf_counter() - started
 
-    def ours() -> DataLoader[Any]:
+    def ours() -> Iterable[Any]:
         return train_loader(pairs, EpochBatches(len(pairs), BATCH, batches, seed=0), workers)
 
     def bare(read: Callable[[Path, tuple[int, int]], Decoded]) -> DataLoader[Any]:
@@ -150,7 +150,7 @@ def measure(rows: Rows, files: list[Path], size: int, workers: int, repeats: int
         data = PlainFiles(files, (size, size), read)
         return DataLoader(data, BATCH, sampler=order, num_workers=workers, worker_init_fn=settle)
 
-    loaders: dict[str, Callable[[], DataLoader[Any]]] = {
+    loaders: dict[str, Callable[[], Iterable[Any]]] = {
         "plain": partial(bare, plain),
         "pillow": partial(bare, pillow),
         "ours": ours,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcvr.model.data import Rows
-from pfcvr.model.loading import ENCODE_BATCH, image_loader
+from pfcvr.model.loading import ENCODE_BATCH, image_loader, lost_workers_stop
 from pfcvr.model.metrics import Labels, QueryMetrics, RetrievalMetrics, Scores, feature_metrics, label_numbers
 from pfcvr.model.retrievers import Retriever
 from pfcvr.progress import Progress
@@ -44,7 +44,10 @@ def encode_split(retriever: Retriever, rows: Rows, workers: int, quiet: bool = F
 def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = False) -> Scores:
     """Features [G, D] of all images of ``rows``, in order."""
     blocks = []
-    with Progress("encode images", len(rows), quiet=quiet, unit="image") as progress:
+    with (
+        Progress("encode images", len(rows), quiet=quiet, unit="image") as progress,
+        lost_workers_stop(rows.where),
+    ):
         for images in image_loader(rows, retriever.image_size, workers):
             blocks.append(retriever.encode_images(images).numpy())
             for _ in range(len(images)):

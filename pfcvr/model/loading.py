@@ -1,27 +1,30 @@
 """From rows of a data set to tensors: train items drawn by (seed, epoch, item), plain images for encoding, workers.
 
 An item depends on nothing but its key, so the number of workers changes the speed and nothing else, and a run that is
-continued in mid-epoch sees exactly what it would have seen.
+continued in mid-epoch sees exactly what it would have seen. What is wrong with an image is the same sentence whoever
+reads it.
 """
 
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
 from pfcvr.config import ModelConfig, Recipe
-from pfcvr.errors import DataError
+from pfcvr.errors import DataError, PfcvrError, StageStopped, first_line
 from pfcvr.model.augment import (
     LOOKS,
     Draw,
@@ -154,7 +157,7 @@ class TrainPairs(Dataset[Batch]):
 
 
 class PlainImages(Dataset[Tensor]):
-    """The images of ``rows`` in the size that the model takes, and otherwise unchanged."""
+    """The images of ``rows`` in the size that the model takes, and otherwise unchanged. Read by batches."""
 
     def __init__(self, rows: Rows, size: tuple[int, int]) -> None:
         self._rows, self._size = rows, size
@@ -162,8 +165,23 @@ class PlainImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: int) -> UInt8[Tensor, "H W 3"]:
-        return torch.from_numpy(stretch(decode(self._rows, row), self._size))
+    def __getitem__(self, rows: Sequence[int]) -> UInt8[Tensor, "b 3 H W"]:
+        images = [torch.from_numpy(stretch(decode(self._rows, row), self._size)) for row in rows]
+        stacked: Tensor = default_collate(images)
+        return stacked.permute(0, 3, 1, 2)
+
+
+class _Attempts(Dataset[Any]):
+    """What ``dataset`` gives, or the error with which it refuses: raised in a worker, that would come as a trace."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._dataset[key]
+        except PfcvrError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -237,11 +255,42 @@ def decode(rows: Rows, row: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "DataLoader[Batch]":
-    """Yields a ``Batch`` for each of ``batches``, in order, made by ``workers`` processes (0: by this one)."""
+def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> Iterator[Batch]:
+    """Yields a ``Batch`` for each of ``batches``, in order, made by ``workers`` processes (0: by this one).
+
+    Raises:
+        DataError: an image cannot be read.
+    """
     pairs.keep_parts()
-    return DataLoader(
-        pairs,
+    return _loaded(pairs, batches, workers)
+
+
+def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+    """All images of ``rows`` in order, in batches [b, 3, H, W] of RGB pixels 0..255.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    return _loaded(PlainImages(rows, size), BatchSampler(range(len(rows)), ENCODE_BATCH, drop_last=False), workers)
+
+
+@contextmanager
+def lost_workers_stop(what: str) -> Iterator[None]:
+    """Turn the end of a worker, which torch tells at any point of the work, into StageStopped of ``what``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise StageStopped(
+            f"{what}: a process that loads images ended by itself ({first_line(error).rstrip('. ')}), most likely for "
+            "lack of memory; run the same command with a lower --workers"
+        ) from None
+
+
+def _loaded(dataset: Dataset[Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+    loader = DataLoader(
+        _Attempts(dataset),
         batch_size=None,
         sampler=batches,
         num_workers=workers,
@@ -249,24 +298,10 @@ def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> "Dat
         generator=torch.Generator(),  # the loader draws a seed when it starts: not from the run's own generator
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> "DataLoader[Tensor]":
-    """All images of ``rows`` in order, in batches [b, 3, H, W] of RGB pixels 0..255."""
-    return DataLoader(
-        PlainImages(rows, size),
-        batch_size=ENCODE_BATCH,
-        num_workers=workers,
-        collate_fn=_channels_first,
-        worker_init_fn=partial(settle_worker, os.getpid()) if workers else None,
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _channels_first(images: list[UInt8[Tensor, "H W 3"]]) -> UInt8[Tensor, "b 3 H W"]:
-    stacked: Tensor = default_collate(images)
-    return stacked.permute(0, 3, 1, 2)
+    for loaded in loader:
+        if isinstance(loaded, PfcvrError):
+            raise loaded
+        yield loaded
 
 
 def settle_worker(trainer: int, number: int) -> None:

@@ -8,12 +8,13 @@ The best weights are those with the highest Rank-1 on the selection images (mAP 
 step); ``protocol`` says which images those are.
 """
 
+import math
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ import torch
 from accelerate import Accelerator
 
 from pfcvr.config import Recipe, TrainConfig
-from pfcvr.errors import CheckpointError, DataError, StageStopped
+from pfcvr.errors import CheckpointError, DataError, TrainingDiverged
 from pfcvr.files import disk_full_stops, sync_folder
 from pfcvr.model.checkpoint import load_checkpoint, plain_disk_errors, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
 from pfcvr.model.device import thread_count, worker_count
 from pfcvr.model.encode import encode_split
 from pfcvr.model.gather import from_first
-from pfcvr.model.loading import Division, EpochBatches, TrainPairs, train_loader
+from pfcvr.model.loading import Division, EpochBatches, TrainPairs, lost_workers_stop, train_loader
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
 from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
@@ -84,7 +85,8 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         SealedError, CheckpointError: ``config.out`` holds another run, or something that is no run.
         LockedError: another process trains there.
         BackendError: the device that was asked for is absent, or the layers cannot be compiled here.
-        StageStopped: the loss became NaN, the GPU's memory does not suffice or the disk is full.
+        TrainingDiverged: a loss or a weight is no longer a finite number.
+        StageStopped: the GPU's memory does not suffice or the disk is full.
     """
     accelerator = start_processes(config)
     with accelerator.main_process_first():  # what is wrong is then said once
@@ -140,6 +142,7 @@ class _Training:
         with (
             log or nullcontext(),
             Progress("train", self.steps, done=self.state.step, quiet=quiet, unit="step") as progress,
+            lost_workers_stop(str(folder.root)),
         ):
             self._train_steps(log, progress)
         if log is None:
@@ -161,7 +164,7 @@ class _Training:
         batches = EpochBatches(
             len(self.pairs), self.recipe.batch_size, self.steps, self.config.seed, self.state.step, division
         )
-        parts = iter(train_loader(self.pairs, batches, self.workers))
+        parts = train_loader(self.pairs, batches, self.workers)
         evaluate_every = self.recipe.schedule.evaluate_every * self.steps_per_unit
         unwritten: dict[int, BatchLosses] = {}
         self.model.train()
@@ -175,8 +178,9 @@ class _Training:
             if saves or len(unwritten) >= LOSSES_PER_WRITE:
                 self._write_losses(log, unwritten)
                 unwritten = {}
-            if log is not None and saves:
+            if saves:
                 self._check_weights(log)
+            if log is not None and saves:
                 if evaluates:
                     self._evaluate(log)
                 self._save(log)
@@ -190,8 +194,11 @@ class _Training:
         for step, (total, terms) in zip(unwritten, read_losses(list(unwritten.values())), strict=True):
             rate = self.recipe.optimizer.lr * self._rate_factor(step)
             rows.append(StepLosses(step + 1, step // self.steps_per_epoch, rate, total, terms))
-        bad = log.losses(rows) if log is not None else None
-        if log is not None and bad is not None:
+        finite = list(takewhile(lambda row: math.isfinite(row.total), rows))
+        if log is not None:
+            log.losses(finite)
+        if len(finite) < len(rows):
+            bad = rows[len(finite)]
             found = ", ".join(f"{name} {loss:g}" for name, loss in bad.terms.items())
             self._stop(log, f"the loss is {bad.total:g} at step {bad.step} ({found})")
 
@@ -209,7 +216,7 @@ class _Training:
             _replace_model(self.folder.model, self.model)
         draw_curves(self.folder)
 
-    def _check_weights(self, log: RunLog) -> None:
+    def _check_weights(self, log: RunLog | None) -> None:
         if not all_finite(self.model):
             self._stop(log, f"a weight is no longer a finite number after step {self.state.step}")
 
@@ -218,10 +225,12 @@ class _Training:
         self.state.metrics_bytes = log.offset
         save_checkpoint(self.folder.checkpoint, self.model, self.take_step.optimizer, self.state)
 
-    def _stop(self, log: RunLog, what: str) -> None:
-        log.flush()
+    def _stop(self, log: RunLog | None, what: str) -> None:
+        """All processes stop here alike, so that those who train several runs go on to the next one together."""
+        if log is not None:
+            log.flush()
         kept = "the last good checkpoint is kept" if self.folder.checkpoint.is_file() else "there is no checkpoint yet"
-        raise StageStopped(
+        raise TrainingDiverged(
             f"{self.folder.root}: {what}; {kept}; train in a new folder with a lower rate, for example "
             f"--set optimizer.lr={self.recipe.optimizer.lr / 3:.1g}"
         )
