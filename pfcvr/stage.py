@@ -1,8 +1,9 @@
 """The contract every stage of the data half keeps: continue after a kill, lose nothing, balance the books, seal.
 
-While a stage runs, each finished row is appended to ``part-running.jsonl`` or ``rejected.jsonl`` at once. Sealing sorts
-the records by key into ``part-00000.jsonl`` and on, then writes ``manifest.json`` by rename. Whatever a kill leaves
-behind is either complete or rebuilt by the next run: sealed bytes do not depend on how often a run was interrupted.
+While a stage runs, each finished row is appended to ``part-running.jsonl`` or ``rejected-running.jsonl`` at once.
+Sealing sorts them by key into ``part-00000.jsonl`` and on and ``rejected.jsonl``, then writes ``manifest.json`` by
+rename. Whatever a kill leaves behind is either complete or rebuilt by the next run: sealed bytes do not depend on how
+often a run was interrupted. A sealed stage that is made anew stays as it is until a record of the new one is on disk.
 Clock times, pids and attempts go to ``telemetry.jsonl``, which is never sealed.
 """
 
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,23 +21,37 @@ from typing import Any, Generic
 
 from pfcvr import __version__
 from pfcvr.errors import NothingKept, SealedError, StageStopped, UsageError, WorkspaceError
-from pfcvr.files import atomic_write, canonical_json, disk_full_stops, sync_folder, write_json
+from pfcvr.files import atomic_write, canonical_json, disk_full_stops, write_json
 from pfcvr.jsonl import cut_torn_line, lines_at, parse_line, record_line, whole_lines
 from pfcvr.progress import Progress
 from pfcvr.records import Record, Rejected
 from pfcvr.row_index import RowIndex
 from pfcvr.row_pool import finished_rows
+from pfcvr.stage_files import (
+    DRAFT,
+    MANIFEST,
+    REJECTED,
+    REJECTED_RUNNING,
+    RUNNING,
+    TELEMETRY,
+    kept_so_far,
+    read_draft,
+    rejected_reasons,
+    rejected_so_far,
+    remove_sealed_files,
+    remove_working_files,
+)
 from pfcvr.stage_plan import Row, RunOptions, StagePlan, StageSummary, work_safely
 from pfcvr.stage_reuse import DIGESTS, keep_unchanged, only_images_differ, write_digests
 from pfcvr.store import Manifest, SealedFile, Workspace
 
-__all__ = ["RunOptions", "StagePlan", "StageSummary", "read_draft", "run_stage"]
+__all__ = ["RunOptions", "StagePlan", "StageSummary", "run_stage"]
 
 RECORDS_PER_FILE = 50_000
-RUNNING = "part-running.jsonl"
 BREAKER_WINDOW = 200
 BREAKER_SHARE = 0.9
 DIGEST_SHOWN = 8
+STILL_THERE = "; what was sealed before is still there"
 
 
 def run_stage(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> StageSummary:
@@ -70,7 +85,7 @@ def _summary(manifest: Manifest, already_done: bool = False) -> StageSummary:
 
 
 def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptions) -> Manifest | None:
-    """The manifest if nothing is to be done; otherwise clears the way for a run and returns None."""
+    """The manifest if nothing is to be done; otherwise None, and what the run starts from lies ready."""
     folder = workspace.folder(plan.name)
     manifest = workspace.manifest(plan.name)
     _check_retry(folder, manifest, options.retry)
@@ -84,18 +99,18 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
                 f"{folder}: already made from {_difference(found, plan.fingerprint)}; rerun with --overwrite to {what}"
             )
         if keeps and manifest is not None and workspace.is_intact(manifest) and (folder / DIGESTS).exists():
-            keep_unchanged(folder, [file.name for file in manifest.files], RUNNING, plan)
+            keep_unchanged(folder, [file.name for file in manifest.files], plan)
         else:
-            _clear(folder)
+            remove_working_files(folder)
         return None
     if manifest is not None and (plan.outdated or (options.overwrite and _is_altered(workspace, manifest))):
-        _clear(folder)
+        remove_working_files(folder)
         return None
     if manifest is not None and options.retry is not None:
         _reopen(folder, manifest)
         return None
     if manifest is not None:
-        _remove_working_files(folder)
+        remove_working_files(folder)
     return manifest
 
 
@@ -106,7 +121,7 @@ def _check_retry(folder: Path, manifest: Manifest | None, reason: str | None) ->
     if manifest is not None:
         reasons = set(manifest.reasons)
     else:
-        reasons = {*rejected_reasons(folder), *read_draft(folder).get("retried", ())}
+        reasons = {*rejected_so_far(folder), *read_draft(folder).get("retried", ())}
     if reason not in reasons:
         known = (
             f"{', '.join(sorted(reasons))}; give one of them" if reasons else "nothing was rejected; leave --retry out"
@@ -116,7 +131,8 @@ def _check_retry(folder: Path, manifest: Manifest | None, reason: str | None) ->
 
 def _is_altered(workspace: Workspace, manifest: Manifest) -> bool:
     """Whether the files of a sealed stage no longer are what its manifest says."""
-    return not workspace.is_intact(manifest) or rejected_reasons(workspace.folder(manifest.stage)) != manifest.reasons
+    rejected = workspace.folder(manifest.stage) / REJECTED
+    return not workspace.is_intact(manifest) or rejected_reasons(rejected) != manifest.reasons
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -132,64 +148,20 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return "other inputs: " + ", ".join(names)
 
 
-def _clear(folder: Path) -> None:
-    """Remove a stage's files, the manifest first so that no half-removed stage looks sealed."""
-    if not folder.exists():
-        return
-    (folder / "manifest.json").unlink(missing_ok=True)
-    for path in folder.glob("*.json*"):
-        if path.name != "telemetry.jsonl":
-            path.unlink()
-
-
-def _remove_working_files(folder: Path) -> None:
-    """Of a sealed stage; a kill between the manifest and here leaves them for the next run to remove."""
-    for name in (RUNNING, "draft.json"):
-        (folder / name).unlink(missing_ok=True)
-    sync_folder(folder)
-
-
 def _reopen(folder: Path, manifest: Manifest) -> None:
-    """Turn a sealed stage back into a running one that holds all its records."""
+    """Lay all records of a sealed stage ready for a run that continues it."""
     with atomic_write(folder / RUNNING) as running:
         for file in manifest.files:
             running.write((folder / file.name).read_bytes())
-    write_json(folder / "draft.json", {"fingerprint": manifest.fingerprint, "total": manifest.rows_in})
-    (folder / "manifest.json").unlink()
-
-
-def rejected_reasons(folder: Path) -> Counter[str]:
-    """How many rows were rejected for each reason so far; raises WorkspaceError for a damaged line."""
-    path = folder / "rejected.jsonl"
-    return Counter(parse_line(line, Rejected, path).reason for _, line in whole_lines(path))
-
-
-def kept_so_far(folder: Path) -> int:
-    """Good rows of an unfinished stage."""
-    return sum(1 for _ in whole_lines(folder / RUNNING))
+    with atomic_write(folder / REJECTED_RUNNING) as rejected:
+        rejected.writelines(line for _, line in whole_lines(folder / REJECTED))
+    write_json(folder / DRAFT, {"fingerprint": manifest.fingerprint, "total": manifest.rows_in})
 
 
 def _chunks(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
     """``lines`` in runs of at most ``size``, each consumed before the next is asked for."""
     for first in lines:
         yield chain([first], islice(lines, size - 1))
-
-
-def read_draft(folder: Path) -> dict[str, Any]:
-    """What an unfinished stage is being made from, ``fingerprint`` and ``total``; empty when there is none.
-
-    ``retried`` lists reasons whose rows were taken up again, so that the command that did so can be run again.
-    """
-    path = folder / "draft.json"
-    try:
-        draft = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        draft = None
-    if not isinstance(draft, dict):
-        raise WorkspaceError(f"{path}: damaged, expected a JSON object; remove the stage's folder and run it again")
-    return draft
 
 
 @dataclass(frozen=True)
@@ -210,27 +182,35 @@ class _Batch(Generic[Row]):
 
 
 class _Run(Generic[Row]):
-    """One run of one stage, from opening its folder to the seal."""
+    """One run of one stage, from opening its folder to the seal.
+
+    A sealed stage that it replaces is dropped once a record of the new one is on disk, at the latest by the seal: until
+    then, whatever keeps the run from its work costs nothing.
+    """
 
     def __init__(self, folder: Path, plan: StagePlan[Row], options: RunOptions) -> None:
         self._folder, self._plan, self._options = folder, plan, options
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "draft.json").exists():
-            write_json(folder / "draft.json", {"fingerprint": plan.fingerprint, "total": plan.total})
-        for half_sealed in [*folder.glob("part-[0-9]*.jsonl"), *folder.glob(".*.partial")]:
-            half_sealed.unlink()
+        self._replaces_sealed = (folder / MANIFEST).exists()
+        if not self._replaces_sealed:
+            remove_sealed_files(folder)
+        for half_written in folder.glob(".*.partial"):
+            half_written.unlink()
+        if not (folder / DRAFT).exists():
+            write_json(folder / DRAFT, {"fingerprint": plan.fingerprint, "total": plan.total})
         self._index = RowIndex()
         self._recover()
+        self._found = len(self._index)
         self._kept_file = (folder / RUNNING).open("ab")
-        self._rejected_file = (folder / "rejected.jsonl").open("ab")
+        self._rejected_file = (folder / REJECTED_RUNNING).open("ab")
         self._recent: deque[str | None] = deque(maxlen=BREAKER_WINDOW)
         self._telemetry("started", rows_done=len(self._index))
 
     def _recover(self) -> None:
         cut_torn_line(self._folder / RUNNING)
-        cut_torn_line(self._folder / "rejected.jsonl")
+        cut_torn_line(self._folder / REJECTED_RUNNING)
         self._drop_retried()
-        files = (("rejected.jsonl", Rejected), (RUNNING, self._plan.kind))
+        files = ((REJECTED_RUNNING, Rejected), (RUNNING, self._plan.kind))
         for name, kind in files:
             for offset, line in whole_lines(self._folder / name):
                 record = parse_line(line, kind, self._folder / name)
@@ -241,8 +221,8 @@ class _Run(Generic[Row]):
             return
         draft = read_draft(self._folder)
         draft["retried"] = sorted({*draft.get("retried", ()), self._options.retry})
-        write_json(self._folder / "draft.json", draft)
-        path = self._folder / "rejected.jsonl"
+        write_json(self._folder / DRAFT, draft)
+        path = self._folder / REJECTED_RUNNING
         with atomic_write(path) as file:
             for _, line in whole_lines(path):
                 if parse_line(line, Rejected, path).reason != self._options.retry:
@@ -251,6 +231,8 @@ class _Run(Generic[Row]):
     def close(self) -> None:
         self._kept_file.close()
         self._rejected_file.close()
+        if self._replaces_sealed and len(self._index) == self._found:
+            remove_working_files(self._folder)
         self._index.close()
 
     def process_rows(self) -> int:
@@ -287,9 +269,17 @@ class _Run(Generic[Row]):
         file.write(record_line(result))
         file.flush()
         self._index.add(result.key, offset, rejected)
+        if not rejected:
+            self._replace_sealed()
         reason = result.reason if isinstance(result, Rejected) else None
         progress.advance(rejected_because=reason)
         self._stop_when_most_fail(reason)
+
+    def _replace_sealed(self) -> None:
+        if self._replaces_sealed:
+            os.fsync(self._kept_file.fileno())
+            remove_sealed_files(self._folder)
+            self._replaces_sealed = False
 
     def _stop_when_most_fail(self, reason: str | None) -> None:
         if reason in self._plan.normal_reasons:
@@ -300,16 +290,16 @@ class _Run(Generic[Row]):
         failing = self._recent.count(reason)
         if failing >= BREAKER_SHARE * BREAKER_WINDOW:
             self._telemetry("stopped", reason=reason)
+            how = f"again{STILL_THERE}" if self._replaces_sealed else f"with --retry {reason} to continue"
             raise StageStopped(
                 f"stage '{self._plan.name}': {failing} of the last {BREAKER_WINDOW} rows were rejected for '{reason}'; "
-                f"look at {self._folder / 'rejected.jsonl'}, mend the cause and run the same command with "
-                f"--retry {reason} to continue"
+                f"look at {self._folder / REJECTED_RUNNING}, mend the cause and run the same command {how}"
             )
 
     def summary_so_far(self, pending: int) -> StageSummary:
         """The books of a run that its limit ended."""
         kept, rejected = self._index.counts()
-        reasons = dict(rejected_reasons(self._folder))
+        reasons = dict(rejected_so_far(self._folder))
         return StageSummary(self._plan.name, self._rows_in, kept, rejected, reasons, pending=pending)
 
     def seal(self) -> Manifest:
@@ -320,13 +310,14 @@ class _Run(Generic[Row]):
                 f"stage '{self._plan.name}': the books do not balance: {self._rows_in} rows in, {kept} kept, "
                 f"{rejected} rejected; the input changed while it was read, remove {self._folder} and run it again"
             )
-        reasons = rejected_reasons(self._folder)
+        reasons = rejected_so_far(self._folder)
         if kept == 0:
             top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no row came in"
             raise NothingKept(
-                f"stage '{self._plan.name}' kept nothing ({top}); see {self._folder / 'rejected.jsonl'} for each row, "
-                "mend the input and run the stage again"
+                f"stage '{self._plan.name}' kept nothing ({top}); see {self._folder / REJECTED_RUNNING} for each row, "
+                f"mend the input and run the stage again{STILL_THERE if self._replaces_sealed else ''}"
             )
+        self._replace_sealed()
         files = self._write_sorted_parts()
         self._sort_rejected()
         if self._plan.follows_row:
@@ -343,8 +334,8 @@ class _Run(Generic[Row]):
             records_sha256=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
             notes=json.loads(canonical_json(self._plan.notes())),
         )
-        write_json(self._folder / "manifest.json", manifest.model_dump(mode="json"))
-        _remove_working_files(self._folder)
+        write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
+        remove_working_files(self._folder)
         self._telemetry("sealed", kept=kept, rejected=rejected)
         return manifest
 
@@ -364,11 +355,10 @@ class _Run(Generic[Row]):
         return tuple(files)
 
     def _sort_rejected(self) -> None:
-        path = self._folder / "rejected.jsonl"
-        with path.open("rb") as unsorted, atomic_write(path) as file:
+        with (self._folder / REJECTED_RUNNING).open("rb") as unsorted, atomic_write(self._folder / REJECTED) as file:
             file.writelines(lines_at(unsorted, self._index.offsets(rejected=True)))
 
     def _telemetry(self, event: str, **values: Any) -> None:
         row = {"event": event, "time": time.time(), "pid": os.getpid(), **values}
-        with (self._folder / "telemetry.jsonl").open("a", encoding="utf-8") as file:
+        with (self._folder / TELEMETRY).open("a", encoding="utf-8") as file:
             file.write(canonical_json(row) + "\n")

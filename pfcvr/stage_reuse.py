@@ -15,6 +15,7 @@ from pfcvr.files import atomic_write, canonical_json, write_json
 from pfcvr.jsonl import parse_line, record_line, whole_lines
 from pfcvr.records import Record, Rejected
 from pfcvr.scratch import temporary_tables
+from pfcvr.stage_files import DRAFT, REJECTED, REJECTED_RUNNING, RUNNING
 from pfcvr.stage_plan import Row, StagePlan
 
 IMAGES_INPUTS = frozenset({"import", "select"})
@@ -39,11 +40,8 @@ def write_digests(folder: Path, plan: StagePlan[Row]) -> None:
             file.write(canonical_json([key, digest]).encode() + b"\n")
 
 
-def keep_unchanged(folder: Path, parts: Iterable[str], running: str, plan: StagePlan[Row]) -> None:
-    """Turn a sealed stage into a running one that holds the results of the rows that are as they were.
-
-    ``parts`` are its sealed files, ``running`` the file that an unfinished stage appends to. The manifest goes last.
-    """
+def keep_unchanged(folder: Path, parts: Iterable[str], plan: StagePlan[Row]) -> None:
+    """Lay the results of the rows that are as they were ready for a run; ``parts`` are the sealed files they are in."""
     with closing(temporary_tables(TABLES)) as rows:
         old = (tuple(json.loads(line)) for _, line in whole_lines(folder / DIGESTS))
         rows.executemany("INSERT OR REPLACE INTO old VALUES (?, ?)", old)
@@ -53,13 +51,12 @@ def keep_unchanged(folder: Path, parts: Iterable[str], running: str, plan: Stage
         def is_same(key: str) -> bool:
             return rows.execute("SELECT 1 FROM same WHERE key = ?", (key,)).fetchone() is not None
 
-        with atomic_write(folder / running) as file:
+        with atomic_write(folder / RUNNING) as file:
             for name in parts:
                 file.writelines(_lines_of(folder / name, plan.kind, is_same))
-        write_json(folder / "draft.json", {"fingerprint": plan.fingerprint, "total": plan.total})
-        with atomic_write(folder / "rejected.jsonl") as file:
-            file.writelines(_lines_of(folder / "rejected.jsonl", Rejected, is_same))
-    (folder / "manifest.json").unlink()
+        with atomic_write(folder / REJECTED_RUNNING) as file:
+            file.writelines(_lines_of(folder / REJECTED, Rejected, is_same))
+    write_json(folder / DRAFT, {"fingerprint": plan.fingerprint, "total": plan.total})
 
 
 def _digests(rows: Iterable[Row], plan: StagePlan[Row]) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,8 @@ from pfcvr.progress import Progress
 from pfcvr.records import ImageRecord, Rejected
 from pfcvr.row_pool import finished_rows
 from pfcvr.scratch import temporary_tables
-from pfcvr.stage import RunOptions, StagePlan, StageSummary, read_draft, run_stage
+from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
+from pfcvr.stage_files import read_draft
 from pfcvr.stage_plan import work_safely
 from pfcvr.store import Workspace
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import SelectConfig
-from pfcvr.errors import NothingKept, SourceError, UsageError
+from pfcvr.errors import SourceError, UsageError
 from pfcvr.files import sha256_file
 from pfcvr.identity_draw import draw_order
 from pfcvr.pipeline.caption_rows import NAME_KEYS, MalformedRow, read_caption_rows
@@ -85,21 +85,7 @@ def run(workspace: Workspace, config: SelectConfig, options: RunOptions) -> Stag
         notes=finish,
         normal_reasons=NORMAL_REASONS,
     )
-    if options.overwrite and workspace.manifest("select") is not None:
-        _refuse_nothing(workspace, choice)
     return run_stage(workspace, plan, options)
-
-
-def _refuse_nothing(workspace: Workspace, choice: Choice) -> None:
-    """Raise NothingKept before anything is cleared where ``choice`` keeps no image."""
-    reasons: Counter[str] = Counter()
-    for image in workspace.records("import", ImageRecord):
-        refused = choice(image)
-        if refused is None:
-            return
-        reasons[refused[0]] += 1
-    top = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-    raise NothingKept(f"stage 'select' would keep nothing ({top}); the earlier selection stays, ask for less")
 
 
 def vehicle_sizes(workspace: Workspace) -> dict[str, VehicleSize]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pfcvr.errors import WorkspaceError
 from pfcvr.records import Record
-from pfcvr.stage import kept_so_far, read_draft, rejected_reasons
+from pfcvr.stage_files import kept_so_far, read_draft, rejected_so_far
 from pfcvr.store import STAGES, Manifest, Workspace
 
 
@@ -61,7 +61,7 @@ def _stage_status(workspace: Workspace, stage: str) -> StageStatus:
     if not folder.exists():
         return StageStatus(stage=stage, state="absent")
     kept = kept_so_far(folder)
-    reasons = rejected_reasons(folder)
+    reasons = rejected_so_far(folder)
     total = read_draft(folder).get("total")
     return StageStatus(
         stage=stage,

@@ -78,5 +78,5 @@ def test_a_run_of_batches_stops_itself_as_one_of_rows_does(workspace: Workspace)
 
     with pytest.raises(StageStopped, match="200 of the last 200 rows were rejected for 'no_memory'"):
         run_stage(workspace, plan(1000, work_many=refused, batch=16), QUIET)
-    rejected = workspace.folder("select") / "rejected.jsonl"
+    rejected = workspace.folder("select") / "rejected-running.jsonl"
     assert len(rejected.read_bytes().splitlines()) == 200

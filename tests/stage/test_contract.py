@@ -71,7 +71,7 @@ def test_a_stage_that_keeps_nothing_is_an_error_and_not_sealed(workspace: Worksp
     def reject_all(number: int) -> Rejected:
         return Rejected(stage="select", subject=f"v/{number:04d}", reason="odd")
 
-    with pytest.raises(NothingKept, match=r"kept nothing \(20 x odd\); see .*rejected.jsonl"):
+    with pytest.raises(NothingKept, match=r"kept nothing \(20 x odd\); see .*rejected-running.jsonl"):
         run_stage(workspace, plan(work=reject_all), QUIET)
     assert workspace.manifest("select") is None
 

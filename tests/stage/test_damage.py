@@ -25,7 +25,7 @@ def test_a_sealed_stage_whose_files_were_altered_is_made_anew_by_overwrite(works
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("draft.json", "{"), ("draft.json", "[]"), ("rejected.jsonl", "rubbish\n")]
+    ("name", "content"), [("draft.json", "{"), ("draft.json", "[]"), ("rejected-running.jsonl", "rubbish\n")]
 )
 def test_a_damaged_file_of_an_unfinished_stage_is_named_by_run_retry_and_status(
     workspace: Workspace, name: str, content: str

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_vocabulary_file
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import PfcvrError, StageStopped
 from pfcvr.pipeline.captioners.chat_client import (
@@ -35,7 +36,8 @@ from pfcvr.pipeline.captioners.prompt import Prompt, load_prompt
 from pfcvr.pipeline.captioners.request_cache import RequestCache
 from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
-from pfcvr.stage import RunOptions, kept_so_far, rejected_reasons
+from pfcvr.stage import RunOptions
+from pfcvr.stage_files import kept_so_far, rejected_so_far
 from pfcvr.store import Workspace
 
 CACHE = Path("cache") / "answers.sqlite"
@@ -269,11 +271,16 @@ class ChatCaptioner:
     def _forecast(self, kept_answers: int) -> Meter:
         tell = (lambda text: None) if self._options.quiet else tell_on_stderr
         folder = self._workspace.folder("caption")
-        done = kept_so_far(folder) + rejected_reasons(folder).total()
+        done = kept_so_far(folder) + rejected_so_far(folder).total()
         to_do = max(0, self._workspace.image_count() - done)
         to_do = to_do if self._options.limit is None else min(to_do, self._options.limit)
         sample = itertools.islice(self._workspace.images(), SAMPLED)
         tell(estimate(to_do, self._prompt, sample, self._config.image).text())
+        if clip_vocabulary_file() is None:
+            tell(
+                f"captions are not held to CLIP's {CLIP_LENGTH - 2} tokens, since its vocabulary is not installed; "
+                "for it run: pip install --no-deps open_clip_torch"
+            )
         if kept_answers:
             tell(f"{kept_answers:,} answers are kept from before; those that fit are taken and cost nothing")
         return Meter(to_do, self._config.concurrency, tell)

@@ -174,7 +174,7 @@ def test_a_schema_that_the_server_refuses_ends_the_run_before_a_second_image(pic
     server = start(script=lambda asked: refusal, probe=lambda: refusal)
     with pytest.raises(StageStopped, match="refuses what is asked, whatever the image .400: grammar: unsupported key"):
         captioning.run(server, concurrency=1)
-    assert not captioning.workspace.folder("caption").joinpath("rejected.jsonl").read_bytes()
+    assert not captioning.workspace.folder("caption").joinpath("rejected-running.jsonl").read_bytes()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -291,7 +291,7 @@ def test_a_server_that_will_answer_nobody_ends_the_run_with_one_sentence(picture
     server = start(script=lambda asked: behaviour, probe=lambda: behaviour)
     with pytest.raises(StageStopped, match=f"{words}.*rows without an answer stay pending, run the same command"):
         captioning.run(server)
-    assert not captioning.workspace.folder("caption").joinpath("rejected.jsonl").read_bytes()
+    assert not captioning.workspace.folder("caption").joinpath("rejected-running.jsonl").read_bytes()
 
 
 def test_the_key_is_sent_and_shows_nowhere(pictures, start, monkeypatch) -> None:
@@ -395,7 +395,7 @@ def test_answers_that_cannot_be_kept_are_not_asked_for(pictures, start, obstacle
     with pytest.raises(StageStopped, match=r"cache.*mend the cause and run the same command to continue"):
         captioning.run(server)
     assert server.calls == 0
-    assert not captioning.workspace.folder("caption").joinpath("rejected.jsonl").read_bytes()
+    assert not captioning.workspace.folder("caption").joinpath("rejected-running.jsonl").read_bytes()
 
 
 def test_another_prompt_is_another_question(pictures, start) -> None:

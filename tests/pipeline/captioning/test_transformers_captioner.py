@@ -330,7 +330,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> Speaking:
 
 
 def rejected_lines(small: Any) -> list[str]:
-    path = small.workspace.folder("caption") / "rejected.jsonl"
+    path = small.workspace.folder("caption") / "rejected-running.jsonl"
     return path.read_text().splitlines() if path.exists() else []
 
 

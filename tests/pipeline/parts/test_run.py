@@ -88,7 +88,7 @@ def test_a_batch_that_is_too_large_for_the_gpu_stops_the_run_and_rejects_nothing
     monkeypatch.setattr(step, full)
     with pytest.raises(StageStopped, match=r"\(CUDA out of memory. Tried to allocate 2.00 GiB.\); run .* --batch"):
         parts.run(cars.workspace, config(detector, segmenter), QUIET)
-    assert not (cars.workspace.folder("parts") / "rejected.jsonl").read_bytes()
+    assert not (cars.workspace.folder("parts") / "rejected-running.jsonl").read_bytes()
     monkeypatch.undo()
     assert parts.run(cars.workspace, config(detector, segmenter, batch=2), QUIET).kept == 11
 

@@ -213,7 +213,7 @@ def test_a_worker_that_ends_over_any_picture_stops_the_run_and_blames_none(
 ) -> None:
     with pytest.raises(StageStopped, match=r"'stub_worker' was killed by signal 6.*run the same command to continue"):
         fatal("")
-    assert (small.workspace.folder("parts") / "rejected.jsonl").read_bytes() == b""
+    assert (small.workspace.folder("parts") / "rejected-running.jsonl").read_bytes() == b""
     assert fatal()[0].kept == 5
 
 
