@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.json_stream import JsonStream
@@ -13,6 +13,7 @@ from pfcvr.pipeline.sources.text_lines import UNDECODABLE
 
 NAME_KEYS = ("image_id", "file_path", "img_path", "filename", "file_name", "path", "image")
 CAPTION_KEYS = ("captions", "caption")
+MAX_ROW = 1 << 22  # bytes or characters: a row that is read takes many times its length in memory
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def _starts_with_bracket(path: Path) -> bool:
 
 def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"{path.name}:{number}"
+        for number, line in enumerate(_bounded_lines(file), start=1):
+            place = f"{path.name}:{number}"
+            if line is None:
+                yield MalformedRow(place, f"the line is longer than {MAX_ROW:,} bytes")
+            elif line.strip():
                 try:
                     value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 except (ValueError, RecursionError) as error:
@@ -73,10 +76,21 @@ def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
                 yield _row(place, value)
 
 
+def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of ``file``; None for one that is longer than a row may be."""
+    while line := file.readline(MAX_ROW + 1):
+        if len(line) <= MAX_ROW:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_ROW)
+        yield None
+
+
 def _json_list(path: Path) -> Iterator[CaptionRow | MalformedRow]:
     number = 0
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        items = JsonStream(file).items()
+        items = JsonStream(file, max_value=MAX_ROW).items()
         while True:
             number += 1
             place = f"{path.name}:item {number}"
@@ -85,7 +99,8 @@ def _json_list(path: Path) -> Iterator[CaptionRow | MalformedRow]:
             except StopIteration:
                 return
             except ValueError:
-                yield MalformedRow(place, "the JSON is cut off or malformed here; nothing after this place can be read")
+                detail = f"the JSON is cut off, malformed or one row of more than {MAX_ROW:,} characters here"
+                yield MalformedRow(place, f"{detail}; nothing after this place can be read")
                 return
 
 

@@ -15,11 +15,12 @@ NUMBER_MAY_GO_ON = re.compile(r"[-+.0-9eE]*\Z")
 class JsonStream:
     """What the json module would read from ``file``, one value at a time.
 
-    Every method raises ValueError where the text is cut off or malformed, or one value exceeds 16 million characters.
+    Every method raises ValueError where the text is cut off or malformed, or one value exceeds ``max_value``
+    characters.
     """
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    def __init__(self, file: IO[str], max_value: int = MAX_VALUE_CHARACTERS) -> None:
+        self._file, self._max_value = file, max_value
         self._decoder = json.JSONDecoder()
         self._text, self._place, self._ended = "", 0, False
 
@@ -48,9 +49,11 @@ class JsonStream:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except (ValueError, RecursionError) as error:
-                if self._ended or len(self._text) - self._place >= MAX_VALUE_CHARACTERS:
+                if self._ended or len(self._text) - self._place >= self._max_value:
                     raise ValueError(str(error)) from None
             else:
+                if end - self._place > self._max_value:
+                    raise ValueError(f"a value of more than {self._max_value:,} characters")
                 if self._ended or not NUMBER_MAY_GO_ON.match(self._text, end):
                     self._place = end
                     return value

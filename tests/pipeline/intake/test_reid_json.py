@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import tracemalloc
 
 import pytest
 
 from pfcvr.errors import SourceError
+from pfcvr.stage import RunOptions
 
 CUHK = [
     {"split": "train", "captions": ["a red car", "red"], "file_path": "CUHK01/0363004.png", "id": 1},
@@ -119,7 +121,8 @@ def test_a_json_list_that_is_cut_off_costs_only_what_is_missing(pictures, place:
     assert pictures.rejected() == {
         "cut.json:item 3": (
             "malformed_line",
-            "the JSON is cut off or malformed here; nothing after this place can be read",
+            "the JSON is cut off, malformed or one row of more than 4,194,304 characters here; nothing after this "
+            "place can be read",
         )
     }
 
@@ -135,6 +138,34 @@ def test_a_json_list_longer_than_a_block_is_read_to_its_end(intake) -> None:
     assert (summary.kept, summary.rejected) == (2, 0)
     assert len(intake.captions()["é/a"]) == 3000
     assert len(intake.captions()["2/b"][0]) == 3_000_000
+
+
+def test_a_gigantic_json_on_one_line_beside_the_images_takes_no_memory_of_its_size(intake) -> None:
+    intake.picture("00001/a.jpg")
+    shape = '{"id": 1, "image_id": 7, "bbox": [0, 1, 2, 3]}'
+    intake.write("parts.coco.json", f'{{"images": [{", ".join([shape] * 400_000)}]}}')
+    tracemalloc.start()
+    try:
+        assert intake.run_import().notes["recognised"].startswith("folder: ")
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_too_long_for_a_row_costs_only_itself(pictures) -> None:
+    rows = [*CUHK[:2], {**CUHK[2], "captions": ["a van " * 1_000_000]}, CUHK[2]]
+    pictures.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert pictures.run_import().kept == 3
+    assert pictures.rejected() == {"rows.jsonl:3": ("malformed_line", "the line is longer than 4,194,304 bytes")}
+
+
+def test_an_item_too_long_for_a_row_ends_its_list_with_a_reason(pictures) -> None:
+    rows = [*CUHK[:2], {**CUHK[2], "captions": ["a van " * 1_000_000]}]
+    pictures.write("rows.json", json.dumps(rows))
+    assert pictures.run_import().kept == 2
+    reason, detail = pictures.rejected()["rows.json:item 3"]
+    assert reason == "malformed_line"
+    assert "one row of more than 4,194,304 characters here; nothing after this place can be read" in detail
 
 
 def test_a_folder_without_a_captions_file_says_what_was_expected(intake) -> None:
@@ -198,3 +229,31 @@ def test_bytes_that_are_no_utf_8_cost_only_their_row(intake, name: str) -> None:
     intake.write(name, forms[name])
     summary = intake.run_import()
     assert (summary.kept, summary.reasons) == (1, {"malformed_line": 1})
+
+
+def test_rows_that_the_import_rejected_give_no_captions(pictures, json_lines) -> None:
+    name = CUHK[0]["file_path"]
+    lines = json_lines(
+        *CUHK,
+        {"file_path": name, "id": 6, "captions": ["another identity"]},
+        {"file_path": name, "id": True, "captions": ["no identity"]},
+        {"file_path": name, "id": 1, "captions": ["the same one"]},
+    )
+    file = pictures.write("rows.jsonl", lines)
+    pictures.run_import()
+    for captions in (None, file):
+        pictures.run_caption(RunOptions(overwrite=True, quiet=True), captioner="import", captions=captions)
+        assert pictures.captions() == CAPTIONS | {"1/0363004": ("a red car", "red", "the same one")}
+        assert pictures.rejected("caption") == {
+            "rows.jsonl:4": ("rejected_by_import", "import took no image from this row (conflicting_line)"),
+            "rows.jsonl:5": ("rejected_by_import", "import took no image from this row (no_identity)"),
+        }
+
+
+def test_a_captions_file_that_was_changed_since_the_import_is_read_as_it_is(pictures, json_lines) -> None:
+    wrong = {"file_path": CUHK[0]["file_path"], "id": 6, "captions": ["another identity"]}
+    pictures.write("rows.jsonl", json_lines(CUHK[0], wrong))
+    pictures.run_import()
+    pictures.write("rows.jsonl", json_lines(CUHK[0], {"image_id": "1/0363004", "captions": ["refined"]}))
+    pictures.run_caption(captioner="import")
+    assert pictures.captions() == {"1/0363004": ("a red car", "red", "refined")}
