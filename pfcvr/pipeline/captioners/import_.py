@@ -25,6 +25,7 @@ TABLES = """
 CREATE TABLE text (image_id TEXT, number INTEGER, texts TEXT, part_texts TEXT, attributes TEXT,
                    PRIMARY KEY (image_id, number));
 CREATE TABLE selected (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE refused (place TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID;
 CREATE TABLE problem (number INTEGER PRIMARY KEY, subject TEXT, reason TEXT, detail TEXT);
 """
 
@@ -47,6 +48,7 @@ class ImportCaptioner(ReadyCaptions):
         self._db = temporary_tables(TABLES, across_threads=True)
         try:
             wanted = (name for row in rows for name in _names(row))
+            self._take_refused(workspace, path.name)
             with closing(ImageNames(wanted, workspace.records("import", ImageRecord))) as names:
                 self._read(path, names, self._take_selected(workspace))
         except BaseException:
@@ -87,6 +89,17 @@ class ImportCaptioner(ReadyCaptions):
         self._db.executemany("INSERT INTO selected VALUES (?)", rows)
         return True
 
+    def _take_refused(self, workspace: Workspace, file_name: str) -> None:
+        """Note the rows of this file that ``import`` rejected when it took the images from the same bytes."""
+        notes = workspace.sealed("import").notes
+        if (notes.get("captions_file"), notes.get("captions_sha256")) == (file_name, self.inputs["captions"]):
+            rows = ((row.subject, row.reason) for row in workspace.rejected("import"))
+            self._db.executemany("INSERT OR IGNORE INTO refused VALUES (?, ?)", rows)
+
+    def _refused_for(self, place: str) -> str | None:
+        found = self._db.execute("SELECT reason FROM refused WHERE place = ?", (place,)).fetchone()
+        return None if found is None else str(found[0])
+
     def _is_left_out(self, image_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM selected WHERE image_id = ?", (image_id,)).fetchone() is None
 
@@ -96,7 +109,9 @@ class ImportCaptioner(ReadyCaptions):
                 self._refuse(row.place, "malformed_line", row.detail)
                 continue
             image_id, reason, detail = _find(row, names)
-            if image_id is not None and has_selection and self._is_left_out(image_id):
+            if refused_for := self._refused_for(row.place):
+                reason, detail = "rejected_by_import", f"import took no image from this row ({refused_for})"
+            elif image_id is not None and has_selection and self._is_left_out(image_id):
                 reason, detail = "not_selected", f"{image_id} was left out by pfcvr-data select"
             if image_id is None or reason:
                 self._refuse(row.place, reason, detail)

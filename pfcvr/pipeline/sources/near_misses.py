@@ -24,7 +24,7 @@ FOLDERS_OF_LAYOUTS = {
 
 FOLDER_OF_MANY_VEHICLES = re.compile(r"images?([._ -]?part\d+)?|imgs|train|val|test|gallery|query")
 JSON_SUFFIXES = frozenset({".json", ".jsonl"})
-LARGEST_JUDGED = 1 << 20  # bytes of a file that is no list; a larger one is no captions file cut off in its first row
+LARGEST_JUDGED = 1 << 20  # bytes; a captions file that was cut off in its first row is not larger than a row
 NESTED_STEPS = 2
 
 
@@ -53,14 +53,14 @@ def near_miss(source: Path, layouts: Mapping[str, Importer]) -> str | None:
 
 def _is_damaged(path: Path) -> bool:
     """Whether not even the first value of a JSON file can be read."""
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > LARGEST_JUDGED:
         return False
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         stream = JsonStream(file)
         try:
             if stream.peek() == "[":
                 next(stream.items(), None)
-            elif path.stat().st_size <= LARGEST_JUDGED:
+            else:
                 stream.value()
         except ValueError:
             return True

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pfcvr.errors import SourceError
+from pfcvr.files import sha256_file
 from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
 from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.image_names import clean_name
@@ -60,6 +61,7 @@ class ReidJson:
         rows = CaptionedImages(path, self.naming(path))
         notes: dict[str, Any] = {
             "captions_file": path.name,
+            "captions_sha256": sha256_file(path),
             "splits": dict(sorted(rows.splits.items())),
             "list_membership": "splits as the file names them; pfcvr-data split draws the split of this data set, or "
             "takes these with --from-source",

@@ -8,7 +8,6 @@ import tracemalloc
 import pytest
 
 from pfcvr.errors import SourceError
-from pfcvr.stage import RunOptions
 
 CUHK = [
     {"split": "train", "captions": ["a red car", "red"], "file_path": "CUHK01/0363004.png", "id": 1},
@@ -229,31 +228,3 @@ def test_bytes_that_are_no_utf_8_cost_only_their_row(intake, name: str) -> None:
     intake.write(name, forms[name])
     summary = intake.run_import()
     assert (summary.kept, summary.reasons) == (1, {"malformed_line": 1})
-
-
-def test_rows_that_the_import_rejected_give_no_captions(pictures, json_lines) -> None:
-    name = CUHK[0]["file_path"]
-    lines = json_lines(
-        *CUHK,
-        {"file_path": name, "id": 6, "captions": ["another identity"]},
-        {"file_path": name, "id": True, "captions": ["no identity"]},
-        {"file_path": name, "id": 1, "captions": ["the same one"]},
-    )
-    file = pictures.write("rows.jsonl", lines)
-    pictures.run_import()
-    for captions in (None, file):
-        pictures.run_caption(RunOptions(overwrite=True, quiet=True), captioner="import", captions=captions)
-        assert pictures.captions() == CAPTIONS | {"1/0363004": ("a red car", "red", "the same one")}
-        assert pictures.rejected("caption") == {
-            "rows.jsonl:4": ("rejected_by_import", "import took no image from this row (conflicting_line)"),
-            "rows.jsonl:5": ("rejected_by_import", "import took no image from this row (no_identity)"),
-        }
-
-
-def test_a_captions_file_that_was_changed_since_the_import_is_read_as_it_is(pictures, json_lines) -> None:
-    wrong = {"file_path": CUHK[0]["file_path"], "id": 6, "captions": ["another identity"]}
-    pictures.write("rows.jsonl", json_lines(CUHK[0], wrong))
-    pictures.run_import()
-    pictures.write("rows.jsonl", json_lines(CUHK[0], {"image_id": "1/0363004", "captions": ["refined"]}))
-    pictures.run_caption(captioner="import")
-    assert pictures.captions() == {"1/0363004": ("a red car", "red", "refined")}
