@@ -26,6 +26,7 @@ TRANSIENT = (408, 409, 429, 500, 502, 503, 504)
 SHOWN = 3
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TOKEN = re.compile(r"hf_\w+")
+SENDABLE = re.compile("[!-~]*")  # what the header that carries the token can hold
 
 Kind = Literal["dataset", "model"]
 Result = TypeVar("Result")
@@ -148,6 +149,7 @@ class HubRepository:
 
         if not sys.stderr.isatty():
             disable_progress_bars()
+        check_token(name, token)
         self.name, self.kind = name, kind
         self._api = HfApi(token=token)
 
@@ -237,6 +239,21 @@ class HubRepository:
 
     def _ask(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         return patiently(self.name, lambda: call(*arguments, **options))
+
+
+def check_token(name: str, token: str | bool | None = None) -> None:
+    """Raises HubError where what should open ``name`` cannot be an access token; it is not shown.
+
+    ``token`` None or true is the one of this machine, false none at all.
+    """
+    from huggingface_hub import get_token
+
+    sent = token if isinstance(token, str) else get_token()
+    if token is not False and sent is not None and not SENDABLE.fullmatch(sent):
+        raise HubError(
+            f"{name}: the access token holds characters that no token of the Hub has; copy it anew from its page, and "
+            "run hf auth login or set HF_TOKEN"
+        )
 
 
 def patiently(name: str, call: Callable[[], Result], waits: tuple[float, ...] = WAITS) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pfcvr.errors import DataError, first_line
 from pfcvr.files import sha256_file, sha256_json
-from pfcvr.hub import MANIFEST_NAME, patiently
+from pfcvr.hub import MANIFEST_NAME, check_token, patiently
 
 
 def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
@@ -22,6 +22,7 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    check_token(name)
     asked = f"{name}: no such folder here, and on the Hub"
     try:
         tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name), waits=())

@@ -11,7 +11,7 @@ from typing import Any
 
 from pfcvr.errors import CheckpointError
 from pfcvr.files import write_json
-from pfcvr.hub import HUB_NAME, MANIFEST_NAME, patiently
+from pfcvr.hub import HUB_NAME, MANIFEST_NAME, check_token, patiently
 from pfcvr.model.pretrained import CONFIG_NAME, PREPROCESSING_NAME, TOKENIZER_NAMES, WEIGHTS_NAME
 from pfcvr.model.query_results import query_results_path
 from pfcvr.model.run_folder import RunFolder
@@ -64,6 +64,7 @@ def _snapshot(name: str, wanted: Sequence[str]) -> Path:
     """A folder with those of the ``wanted`` files that the repository has."""
     from huggingface_hub import snapshot_download
 
+    check_token(name)
     asked = f"{name}: no such folder here, and on the Hub"
     snapshot = Path(patiently(asked, lambda: snapshot_download(name, allow_patterns=list(wanted)), waits=()))
     if not all((snapshot / file).is_file() for file in (*RUN_FILES, MANIFEST_NAME)):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pfcvr.config import ModelConfig, parse
 from pfcvr.errors import CheckpointError, HubError, UsageError, first_line
-from pfcvr.hub import HUB_NAME, MANIFEST_NAME, HubRepository, Publication, publish
+from pfcvr.hub import HUB_NAME, MANIFEST_NAME, HubRepository, Publication, check_token, publish
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
 from pfcvr.model.tokenizer import CaptionTokenizer
@@ -116,6 +116,7 @@ def _download(repo_id: str, revision: str | None, token: str | bool | None) -> P
     import httpx2
     from huggingface_hub import snapshot_download
 
+    check_token(repo_id, token)
     files = [WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES]
     try:
         return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=files))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import sha256_file
+from pfcvr.hub import check_token
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 # Each line is enough by itself. Without any of them Transformers makes a tokenizer that knows special tokens alone.
@@ -23,7 +24,8 @@ TOKENIZER_FILES = (
 def find_weights(name: str) -> Path:
     """The folder ``name``, or the local copy of the Hub's model ``name``: ``OWNER/MODEL`` or ``OWNER/MODEL@REVISION``.
 
-    What is not in the Hub's cache yet is downloaded. Raises CheckpointError when there is neither.
+    What is not in the Hub's cache yet is downloaded. Raises CheckpointError when there is neither, HubError where the
+    access token cannot be one.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -33,6 +35,7 @@ def find_weights(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    check_token(name)
     repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(WEIGHT_FILES)))
@@ -48,9 +51,9 @@ def weights_label(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path, patterns: Sequence[str] = WEIGHT_FILES) -> str:
     """One hash over the names and bytes of all files that a model is loaded from."""
-    files = sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)})
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     hashes = "".join(f"{path.name} {sha256_file(path)}\n" for path in files)
     return hashlib.sha256(hashes.encode()).hexdigest()
 

@@ -1,11 +1,16 @@
 """What the loopback Hub cannot do to a client: transfers by Xet that fail, and a machine that stays offline."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pfcvr.errors import HubError
 from pfcvr.hub import HubRepository, Publication
+from pfcvr.model.hub_data import load_hub_tables
+from pfcvr.model.hub_run import open_run
+from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.pipeline.weights import find_weights
 
 
 @pytest.mark.parametrize("error", [RuntimeError, PermissionError])
@@ -45,3 +50,33 @@ def test_a_machine_that_is_offline_by_choice_is_told_so(monkeypatch: pytest.Monk
             HubRepository("lab/cars", "model").standing()
     finally:
         close_session()
+
+
+USERS: dict[str, Callable[[str], object]] = {
+    "import and push": lambda name: HubRepository(name, "dataset").standing(),
+    "data of train": load_hub_tables,
+    "run of eval": lambda name: open_run(Path(name)),
+    "model of the library": PfcvrModel.from_pretrained,
+    "weights of caption and parts": find_weights,
+}
+
+
+@pytest.mark.parametrize("token", ["hf_secr\u00e4t", "hf_sec ret", "hf_sec\x1bret"])
+@pytest.mark.parametrize("use", USERS.values(), ids=USERS)
+def test_a_token_that_no_header_can_carry_is_one_sentence_that_does_not_show_it(
+    use: Callable[[str], object], token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(HubError) as told:
+        use("lab/cars")
+    assert str(told.value) == (
+        "lab/cars: the access token holds characters that no token of the Hub has; copy it anew from its page, and run "
+        "hf auth login or set HF_TOKEN"
+    )
+
+
+def test_a_token_that_is_given_counts_and_not_the_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secr\u00e4t")
+    assert HubRepository("lab/cars", "model", "hf_plain").name == HubRepository("lab/cars", "model", False).name
+    with pytest.raises(HubError, match="the access token holds characters"):
+        HubRepository("lab/cars", "model", "hf_\u00e4")
