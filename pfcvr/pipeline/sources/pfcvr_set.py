@@ -190,17 +190,18 @@ def _unpack(table: ImageTable, files: UnpackedFiles, split: str, row: Row, pixel
     is_there = path is not None and files.holds(path, sha256)
     content = None if is_there else pixels()
     if not is_there and not content:
-        table.refuse(image_id, "missing_file", "the data set holds no pixels of this image; see pfcvr-data rebuild")
+        detail = f"{image_id}: the data set holds no pixels of this image; see pfcvr-data rebuild"
+        table.refuse(place, "missing_file", detail)
         return None
     if content:
         sha256 = hashlib.sha256(content).hexdigest()
         if stated and stated != sha256:
-            table.refuse(image_id, "changed_file", "its bytes are not those whose sha256 its row names")
+            table.refuse(place, "changed_file", f"{image_id}: its bytes are not those whose sha256 its row names")
             return None
     path = path or _path_of(image_id, content or b"")
     own_split: Split | None = next((known for known in SPLITS if known == split), None)
     if not files.has_room(path):
-        table.refuse(image_id, "bad_name", "its name is too long for a file here")
+        table.refuse(place, "bad_name", f"{image_id}: its name is too long for a file here")
         return None
     stated_of = {key: row.get(key) for key in ("camera_id", "timestamp", "color", "type", "model")}
     known = {key: None if value is None else str(value) for key, value in stated_of.items()}

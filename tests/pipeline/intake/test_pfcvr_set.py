@@ -258,3 +258,14 @@ def test_annotations_without_pixels_are_told_how_they_become_a_data_set(whole, t
     export.run(whole.workspace, ExportConfig(out=tmp_path / "annotations", format="annotations"), QUIET)
     with pytest.raises(SourceError, match=r"annotations without pixels; .* pfcvr-data rebuild .*annotations --images"):
         import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=tmp_path / "annotations"), QUIET)
+
+
+def test_an_image_that_comes_twice_once_without_its_pixels_is_there_and_refused(whole, tmp_path: Path) -> None:
+    first = exported(whole.workspace, tmp_path / "first")
+    (shard,) = sorted((first / "data").glob("test-*.parquet"))
+    table = parquet.read_table(shard)
+    there = table.to_pylist()
+    twice = [*there, {**there[0], "image": None}, {**there[1], "image": {**there[1]["image"], "bytes": b"other"}}]
+    parquet.write_table(type(table).from_pylist(twice, table.schema), shard)
+    summary = import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=first), QUIET)
+    assert (summary.kept, summary.reasons) == (14, {"missing_file": 1, "changed_file": 1})
