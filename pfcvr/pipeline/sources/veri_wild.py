@@ -1,6 +1,7 @@
 """VERI-Wild, both generations of its list files, however its image folders were unpacked (reference: formats, 1)."""
 
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pfcvr.pipeline.sources.veri_wild_lists import COLORS, TYPES, Header, InfoLi
 LIST_FOLDER = "train_test_split"
 INFO_NAME = "vehicle_info.txt"
 LIST_NAME = re.compile(r"(multi_)?(train|test)\w*\.txt", re.IGNORECASE)
+# Three numbers of a date, in any order, or eight to fourteen digits; a clock time may follow.
+TIME_PATTERN = re.compile(r"(9{1,4}[-/.]9{1,2}[-/.]9{1,4}|9{8})(\D.*)?|9{10,14}")
 EXAMPLES = 5
 MEMBERSHIP = "VERI-Wild's own train and test lists; the split of this data set is drawn by pfcvr-data split"
 
@@ -103,30 +106,37 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         for column, known in (("color", COLORS), ("type", TYPES))
     }
     cameras = {**index.value_counts("list_camera"), **index.value_counts("camera")}
-    models = index.value_counts("model")
+    models, times = index.value_counts("model"), index.time_patterns()
     stray, examples = index.stray_files(EXAMPLES)
     overlaps = _overlaps(index)
+    counts = {
+        "images_in_no_list": index.unlisted() if texts.keys() - {INFO_NAME} else 0,
+        "images_without_a_line_in_vehicle_info": index.undescribed() if INFO_NAME in texts else 0,
+        "images_in_another_vehicles_folder": index.other_folder(),
+        "camera_conflicts": index.camera_conflicts(),
+    }
     notes: dict[str, Any] = {
         "texts": texts,
         "unknown_values": {column: values for column, values in unknown.items() if values},
         "cameras": {"distinct": len(cameras), "examples": sorted(cameras)[:EXAMPLES]},
-        "time_patterns": index.time_patterns(EXAMPLES),
+        "time_patterns": dict(islice(times.items(), EXAMPLES)),
         "models": {"distinct": len(models), "examples": sorted(models)[:EXAMPLES]},
         "counts": published_counts("veri-wild", _sizes(index)),
         "lists": {name: {"images": n, "vehicles": v} for name, (n, v) in index.list_sizes().items()},
         "list_overlaps": overlaps,
         "list_membership": MEMBERSHIP,
-        "images_in_no_list": index.unlisted(),
-        "images_in_another_vehicles_folder": index.other_folder(),
-        "camera_conflicts": index.camera_conflicts(),
         "pictures_outside_image_folders": {"count": stray, "examples": examples},
+        **counts,
     }
-    surprises = [f"{column} '{value}' x {n}" for column, values in unknown.items() for value, n in values.items()]
-    surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n and "train" in pair]
-    for key in ("images_in_another_vehicles_folder", "camera_conflicts"):
-        if notes[key]:
-            surprises.append(f"{key.replace('_', ' ')} x {notes[key]}")
-    return notes, surprises
+    odd = {
+        **unknown,
+        "camera": {value: n for value, n in cameras.items() if not value.isdecimal()},
+        "time of the pattern": {value: n for value, n in times.items() if not TIME_PATTERN.fullmatch(value)},
+    }
+    surprises = [f"{what} '{value}' x {n}" for what, values in odd.items() for value, n in values.items()]
+    surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
+    counts["pictures_outside_image_folders"] = stray
+    return notes, [*surprises, *(f"{what.replace('_', ' ')} x {n}" for what, n in counts.items() if n)]
 
 
 def _sizes(index: VeriWildIndex) -> dict[str, tuple[int, int]]:

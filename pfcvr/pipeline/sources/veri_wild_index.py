@@ -129,11 +129,11 @@ class VeriWildIndex:
         query = f"SELECT {column}, count(*) FROM named WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
         return dict(self._db.execute(query))
 
-    def time_patterns(self, limit: int) -> dict[str, int]:
+    def time_patterns(self) -> dict[str, int]:
         """The shapes of the time stamps, every digit written as 9, commonest first."""
         self._db.create_function("shape", 1, lambda text: re.sub(r"\d", "9", text), deterministic=True)
-        query = "SELECT shape(time), count(*) FROM named WHERE time IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?"
-        return dict(self._db.execute(query, (limit,)))
+        query = "SELECT shape(time), count(*) FROM named WHERE time IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
 
     def other_folder(self) -> int:
         """Files that lie in one vehicle's folder while the lists know their name under another vehicle only."""
@@ -150,6 +150,10 @@ class VeriWildIndex:
         """Images on disk that no list file names (``vehicle_info.txt`` aside)."""
         in_a_list = "SELECT image_id FROM listed WHERE list NOT LIKE '%vehicle_info.txt'"
         return self.count(f"good WHERE image_id NOT IN ({in_a_list})")
+
+    def undescribed(self) -> int:
+        """Images on disk that ``vehicle_info.txt`` does not describe."""
+        return self.count("good WHERE image_id NOT IN (SELECT image_id FROM named WHERE in_info)")
 
     def list_sizes(self) -> dict[str, tuple[int, int]]:
         """Images and vehicles named by each list."""

@@ -240,27 +240,57 @@ def test_strict_accepts_a_clean_copy(three) -> None:
     three.info(HEADER, FIRST, SECOND, THIRD)
     three.write("train_test_split/train_list.txt", "00001/000001\n00001/000002\n")
     three.write("train_test_split/test_3000.txt", "00012/000011\n")
-    three.write("train_test_split/test_3000_query.txt", "00012/000011\n")  # which generation does this is not known
+    three.write("train_test_split/test_3000_query.txt", "")
+    assert three.run_import(strict=True).kept == 3
+
+
+def test_strict_accepts_a_copy_without_any_text_file(three) -> None:
+    assert three.run_import(strict=True).kept == 3
+
+
+def test_strict_refuses_whatever_the_lists_leave_out_or_say_oddly_and_lenient_counts_it(three) -> None:
+    odd_time, odd_camera = SECOND.replace("2018-03-05 19:40:02", "yesterday"), THIRD.replace(";7;", ";abc;")
+    three.info(HEADER, odd_time, odd_camera)
+    three.write("train_test_split/test_3000.txt", "00012/000011\n00001/000002\n")
+    three.write("train_test_split/test_3000_query.txt", "00012/000011\n")
+    three.picture("stray.jpg", color="pink")
+    with pytest.raises(SourceError, match="found 6 surprises"):
+        three.run_import(strict=True)
+    assert (three.workspace.folder("import") / "surprises.txt").read_text().splitlines() == [
+        "camera 'abc' x 1",
+        "time of the pattern 'yesterday' x 1",
+        "test_3000.txt and test_3000_query.txt share 1 images",
+        "images in no list x 1",
+        "images without a line in vehicle info x 1",
+        "pictures outside image folders x 1",
+    ]
+    notes = three.run_import().notes
+    assert (notes["images_in_no_list"], notes["images_without_a_line_in_vehicle_info"]) == (1, 1)
+
+
+@pytest.mark.parametrize("time", ["2018/3/5 8:12", "20180305", "20180305081244", "05.03.2018", "2018-03-05T08:12:44Z"])
+def test_strict_accepts_any_way_to_write_a_date(three, time: str) -> None:
+    three.info(*(line.replace("2018-03-05 08:12:44", time) for line in (FIRST, SECOND, THIRD)))
     assert three.run_import(strict=True).kept == 3
 
 
 def test_strict_lists_the_first_surprises_and_their_number_and_seals_nothing(three) -> None:
-    three.info(HEADER, FIRST.replace("white", "teal"), SECOND, "garbage")
-    three.write("train_test_split/train_list.txt", "00001/000001\n00012/000011\n00077/000770\n")
+    three.info(HEADER, FIRST.replace("white", "teal"), SECOND, THIRD, "garbage")
+    three.write("train_test_split/train_list.txt", "00001/000001\n00001/000002\n00012/000011\n00077/000770\n")
     three.write("train_test_split/test_3000.txt", "00012/000011\n")
     with pytest.raises(SourceError) as caught:
         three.run_import(strict=True)
     assert str(caught.value) == (
         f"{three.root}: a strict import found 4 surprises: color 'teal' x 1; "
         "train_list.txt and test_3000.txt share 1 images; 00077/000770 (missing_file); "
-        "train_test_split/vehicle_info.txt:4 (malformed_line); "
+        "train_test_split/vehicle_info.txt:5 (malformed_line); "
         "mend the source, or leave out --strict"
     )
     assert three.workspace.manifest("import") is None
 
 
 def test_strict_lists_surprises_of_lists_and_of_pictures_at_once(three) -> None:
-    three.info(HEADER, FIRST.replace("white", "teal"), SECOND, THIRD)
+    three.info(HEADER, FIRST, SECOND, THIRD)
     three.write("images/00012/000012.jpg", b"")
     (three.root / "images/00001/000003.jpg").symlink_to(three.picture("../outside.jpg"))
     for vehicle in range(20, 32):
@@ -268,11 +298,14 @@ def test_strict_lists_surprises_of_lists_and_of_pictures_at_once(three) -> None:
             three.picture(f"images/{other:05d}/{other:06d}.jpg", color=f"rgb({vehicle}, {vehicle * 7}, 0)")
     three.run_import(options=RunOptions(quiet=True))
     sealed = three.workspace.manifest("import")
-    with pytest.raises(SourceError, match="found 15 surprises: color 'teal' x 1; 00001/000003"):
+    with pytest.raises(
+        SourceError, match="found 15 surprises: images without a line in vehicle info x 26; 00001/000003"
+    ):
         three.run_import(RunOptions(overwrite=True, quiet=True), strict=True)
     listed = (three.workspace.folder("import") / "surprises.txt").read_text().splitlines()
     twice = [f"same bytes: {v:05d}/{v:06d} and {v + 20:05d}/{v + 20:06d}" for v in range(20, 32)]
-    assert listed == ["color 'teal' x 1", "00001/000003 (outside_root)", "00012/000012 (empty_file)", *twice]
+    assert listed[0] == "images without a line in vehicle info x 26"
+    assert listed[1:] == ["00001/000003 (outside_root)", "00012/000012 (empty_file)", *twice]
     assert three.workspace.manifest("import") == sealed
 
 
