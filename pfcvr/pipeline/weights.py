@@ -103,7 +103,7 @@ def load_processor(class_name: str, folder: Path) -> Any:
             "get the whole folder, with preprocessor and tokenizer files"
         ) from None
     if hasattr(processor, "tokenizer"):
-        _check_tokenizer_files(folder)
+        check_tokenizer_files(folder)
     return processor
 
 
@@ -127,7 +127,8 @@ def check_model_type(folder: Path, expected: Sequence[str]) -> str:
     return found
 
 
-def _check_tokenizer_files(folder: Path) -> None:
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise CheckpointError unless ``folder`` holds the vocabulary of a tokenizer, in one form or another."""
     if not any(all(any(folder.glob(pattern)) for pattern in files) for files in TOKENIZER_FILES):
         raise CheckpointError(
             f"{folder}: no vocabulary of a tokenizer there, expected tokenizer.json, vocab.txt, or vocab.json with "

@@ -18,7 +18,7 @@ from pfcvr.files import sha256_file
 from pfcvr.pipeline.images import UnreadableImage
 from pfcvr.pipeline.phrases import Answer, load_phrases
 from pfcvr.pipeline.pictures import Found, Picture
-from pfcvr.pipeline.weights import weights_label, weights_sha256
+from pfcvr.pipeline.weights import check_tokenizer_files, weights_label, weights_sha256
 from pfcvr.pipeline.workers.client import Worker, WorkerEnded
 from pfcvr.records import Rejected
 from pfcvr.store import Workspace
@@ -66,6 +66,7 @@ class OriginalGroundingDinoDetector:
         }
         self.inputs = {"detector_model": sha256_file(checkpoint), "phrases": self._phrases.sha256}
         if Path(config.text_encoder).is_dir():
+            check_tokenizer_files(Path(config.text_encoder))
             self.inputs["text_encoder"] = weights_sha256(Path(config.text_encoder))
 
     def detect(self, pictures: Sequence[Picture]) -> list[Found]:

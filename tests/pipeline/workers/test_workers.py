@@ -239,6 +239,9 @@ def test_the_original_grounding_dino_needs_its_package_its_checkpoint_and_a_pack
         detector(tmp_path, checkpoint).detect(pictures(*files(tmp_path, 3)))
     with pytest.raises(CheckpointError, match="there is no such file; give the .pth file with --detector-model"):
         detector(tmp_path, tmp_path / "none.pth")
+    (tmp_path / "bert").mkdir()
+    with pytest.raises(CheckpointError, match="bert: no vocabulary of a tokenizer there, .*; get the whole folder"):
+        detector(tmp_path, checkpoint, text_encoder=str(tmp_path / "bert"))
     with pytest.raises(ValueError, match="GroundingDINO_SwinT_OGC"):
         detector(tmp_path, checkpoint, detector_config="my_config.py")
 
