@@ -19,6 +19,7 @@ from torch import nn
 
 from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import atomic_write
+from pfcvr.model.device import full_gpu_stops
 
 
 @dataclass
@@ -65,13 +66,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
     Raises:
         CheckpointError: the file is damaged or belongs to another model.
+        StageStopped: a GPU has no room for it.
     """
     if not path.is_file():
         return TrainState()
     content = _read(path)
     try:
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
+        with full_gpu_stops("the model and its optimizer"):
+            model.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
         state = TrainState(**content["state"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

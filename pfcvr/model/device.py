@@ -1,13 +1,16 @@
 """Which processor computes, and how many of its helpers load images."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from pfcvr.config import ComputeSettings, DeviceSettings
-from pfcvr.errors import BackendError
+from pfcvr.errors import BackendError, StageStopped
 
 MOST_WORKERS = 8
+OUT_OF_MEMORY = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")  # said by cuBLAS and cuDNN; by CUDA itself
 
 
 def check_device(device: str) -> None:
@@ -22,6 +25,30 @@ def torch_device(settings: DeviceSettings) -> str:
     if settings.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return settings.device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory did not suffice: what torch takes for tensors, or libraries for their own work."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
+@contextmanager
+def full_gpu_stops(what: str) -> Iterator[None]:
+    """Turn a lack of memory on the GPU into StageStopped: there is no room for ``what``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise no_room(what) from None
+
+
+def no_room(what: str) -> StageStopped:
+    """The error that says that the GPU's memory does not suffice for ``what``."""
+    return StageStopped(
+        f"the GPU has no room for {what}; end other programs that use it, choose another one with "
+        "CUDA_VISIBLE_DEVICES, or run the same command with --device cpu"
+    )
 
 
 def cores() -> int:

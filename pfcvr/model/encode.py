@@ -1,12 +1,16 @@
 """Features of a split: every image once, every caption a query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pfcvr.model.data import Rows
+from pfcvr.model.device import is_out_of_memory, no_room
 from pfcvr.model.loading import ENCODE_BATCH, image_loader, lost_workers_stop
 from pfcvr.model.metrics import Labels, QueryMetrics, RetrievalMetrics, Scores, feature_metrics, label_numbers
 from pfcvr.model.retrievers import Retriever
@@ -49,7 +53,7 @@ def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = 
         lost_workers_stop(rows.where),
     ):
         for images in image_loader(rows, retriever.image_size, workers):
-            blocks.append(retriever.encode_images(images).numpy())
+            blocks += _features(retriever.encode_images, images)
             for _ in range(len(images)):
                 progress.advance()
     return _joined(blocks)
@@ -58,7 +62,23 @@ def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = 
 def encode_texts(retriever: Retriever, texts: Sequence[str]) -> Scores:
     """Features [Q, D] of ``texts``, in order."""
     starts = range(0, len(texts), ENCODE_BATCH)
-    return _joined([retriever.encode_texts(texts[start : start + ENCODE_BATCH]).numpy() for start in starts])
+    batches = (texts[start : start + ENCODE_BATCH] for start in starts)
+    return _joined([block for batch in batches for block in _features(retriever.encode_texts, batch)])
+
+
+def _features(encode: Callable[[Any], Tensor], batch: Sequence[str] | Tensor) -> list[NDArray[np.float32]]:
+    """What ``encode`` makes of ``batch``, in order; of its halves where the GPU has no room for all of it at once."""
+    try:
+        return [encode(batch).numpy()]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise no_room("the features of a single image or sentence") from None
+    # Only here, where the error no longer holds what was computed so far.
+    torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    return _features(encode, batch[:middle]) + _features(encode, batch[middle:])
 
 
 def _joined(blocks: Sequence[NDArray[np.float32]]) -> Scores:

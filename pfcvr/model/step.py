@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from pfcvr.config import ComputeSettings, OptimizerConfig, Recipe
 from pfcvr.errors import BackendError, StageStopped
 from pfcvr.model.batch import Batch
-from pfcvr.model.device import torch_device
+from pfcvr.model.device import full_gpu_stops, is_out_of_memory, torch_device
 from pfcvr.model.gather import mean_over_processes
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.rates import parameter_groups
@@ -50,7 +50,8 @@ class TrainingStep:
             _checkpoint_gradients(model.towers)
         self._compile_errors = _compile_layers(model.towers) if settings.compile else ()
         self._model, self._recipe, self._accelerator, self._seed = model, recipe, accelerator, seed
-        self._prepared, self.optimizer = accelerator.prepare(model, optimizer_of(model, recipe.optimizer))
+        with full_gpu_stops("the model"):
+            self._prepared, self.optimizer = accelerator.prepare(model, optimizer_of(model, recipe.optimizer))
 
     def __call__(self, step: int, batches: Iterable[Batch], pairs: Sequence[tuple[int, ...]]) -> BatchLosses:
         """Move the weights once, by the batch whose parts are ``batches``; ``pairs`` is how many of each part each has.
@@ -78,14 +79,16 @@ class TrainingStep:
                     terms[name].append(loss.detach() * share)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        except torch.OutOfMemoryError:
-            raise StageStopped(_what_to_lower(self._recipe, step, max(pairs[0]))) from None
         except self._compile_errors as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise BackendError(
                 f"torch.compile failed at step {step + 1} ({reason}); it needs a C++ compiler on the CPU and Triton on "
                 "a GPU: run the same command without --compile to continue"
             ) from None
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StageStopped(_what_to_lower(self._recipe, step, max(pairs[0]))) from None
         return BatchLosses(torch.stack(totals).sum(), {name: torch.stack(parts).sum() for name, parts in terms.items()})
 
     def _losses(self, batch: Batch, pairs: tuple[int, ...]) -> dict[str, Tensor]:

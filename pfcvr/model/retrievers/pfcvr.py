@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pfcvr.model.device import full_gpu_stops
 from pfcvr.model.pfcvr import PfcvrModel
 
 
@@ -31,5 +32,7 @@ class PfcvrRetriever:
 
 
 def load_pfcvr(folder: Path, device: str) -> PfcvrRetriever:
-    """The model in ``folder``; raises CheckpointError when it cannot be read."""
-    return PfcvrRetriever(PfcvrModel.from_pretrained(folder).to(device).eval(), device)
+    """The model in ``folder``; raises CheckpointError when it cannot be read, StageStopped when a GPU has no room."""
+    model = PfcvrModel.from_pretrained(folder)
+    with full_gpu_stops("the model"):
+        return PfcvrRetriever(model.to(device), device)

@@ -1,16 +1,24 @@
 """What a step may be told about the machine, and what it says when the machine is too small."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from pfcvr.config import TrainConfig
+from pfcvr.config import EvalConfig, SearchConfig, TrainConfig
 from pfcvr.errors import BackendError, StageStopped
+from pfcvr.model.data import open_data
+from pfcvr.model.encode import encode_split
+from pfcvr.model.evaluate import evaluate
 from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_log import read_metrics
+from pfcvr.model.search import search
 from pfcvr.model.train import train
 
 SHORT = ("schedule.length=12", "schedule.warmup=2", "schedule.evaluate_every=6")
@@ -105,8 +113,17 @@ def test_a_batch_in_parts_is_the_mean_of_its_parts(config: TrainConfig, monkeypa
     assert written == pytest.approx(means, abs=2e-6)
 
 
+OUT_OF_MEMORY = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "CUDA": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+}
+each_lack_of_memory = pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+
+
+@each_lack_of_memory
 def test_a_gpu_without_enough_memory_says_what_to_lower_and_the_run_continues(
-    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     calls = []
     honest = PfcvrModel.forward
@@ -114,7 +131,7 @@ def test_a_gpu_without_enough_memory_says_what_to_lower_and_the_run_continues(
     def forward(self: PfcvrModel, batch: object) -> dict[str, torch.Tensor]:
         calls.append(1)
         if len(calls) == 9:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
         return honest(self, batch)
 
     with monkeypatch.context() as patch:
@@ -128,3 +145,70 @@ def test_a_gpu_without_enough_memory_says_what_to_lower_and_the_run_continues(
     train(config.model_copy(update={"gradient_checkpointing": True}), quiet=True)
     weights = weights_of(config.out)
     assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
+
+
+@each_lack_of_memory
+def test_where_the_gpu_has_no_room_for_a_batch_its_halves_give_the_same_features(
+    painted: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    """15 images and 30 captions, of which 4 at a time have room."""
+    honest_images, honest_texts = PfcvrModel.encode_images, PfcvrModel.encode_texts
+
+    def small(honest: Callable[..., torch.Tensor], model: PfcvrModel, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > 4:
+            raise error
+        return honest(model, batch)
+
+    rows = open_data(str(painted)).split("test")
+    retriever = load_retriever("pfcvr", finished_run / "model", "cpu")
+    expected = encode_split(retriever, rows, workers=0, quiet=True)
+    monkeypatch.setattr(PfcvrModel, "encode_images", lambda model, batch: small(honest_images, model, batch))
+    monkeypatch.setattr(PfcvrModel, "encode_texts", lambda model, batch: small(honest_texts, model, batch))
+    found = encode_split(retriever, rows, workers=0, quiet=True)
+    np.testing.assert_allclose(found.gallery, expected.gallery, atol=1e-5)
+    np.testing.assert_allclose(found.queries, expected.queries, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(Accelerator, "prepare"), (torch.optim.Adam, "load_state_dict"), (PfcvrModel, "encode_images")],
+    ids=["at the start", "where the checkpoint is taken up", "in an evaluation"],
+)
+def test_a_gpu_without_room_for_the_least_is_told_and_the_run_continues(
+    config: TrainConfig, finished_run: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    def no_room(*_: object) -> None:
+        raise OUT_OF_MEMORY["torch"]
+
+    config = config.model_copy(update={"overrides": (*config.overrides, "checkpoint_every=4")})
+    with monkeypatch.context() as patch:
+        patch.setattr("pfcvr.model.train.draw_curves", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, no_room)
+        with pytest.raises(StageStopped, match=r"^the GPU has no room for .*; end other programs .* --device cpu$"):
+            train(config, quiet=True)
+    train(config, quiet=True)
+    weights = weights_of(config.out)
+    assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
+
+
+@pytest.mark.parametrize("command", ["eval", "search"])
+def test_a_gpu_without_room_for_the_model_is_told_by_the_commands_that_read_it(
+    painted: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OUT_OF_MEMORY["torch"]
+
+    monkeypatch.setattr(PfcvrModel, "to", no_room)
+    settings = {"data": str(painted), "workers": 0}
+    ask = {
+        "eval": lambda: evaluate(EvalConfig(run=finished_run, **settings), quiet=True),
+        "search": lambda: search(SearchConfig(source=finished_run, text="a red car", **settings), quiet=True),
+    }
+    with pytest.raises(StageStopped, match="^the GPU has no room for the model; end other programs"):
+        ask[command]()
