@@ -71,6 +71,8 @@ def train(
         listed = settings.parse(settings.SeedList, {"seeds": seeds}, "pfcvr train --seeds")
         together = train_seeds(config, listed.seeds)
         emit(together.as_dict(), together.text(), as_json)
+        if together.diverged:
+            raise typer.Exit(1)
 
 
 @app.command()

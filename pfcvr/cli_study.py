@@ -47,6 +47,8 @@ def ablate(
     values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     report = ablation.ablate(settings.parse(settings.AblateConfig, values, "pfcvr ablate"))
     emit(report.as_dict(), report.text(), as_json)
+    if report.diverged:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,6 +7,7 @@ PfcvrError                  exit code 1
 │   ├── LockedError         another process is working on it
 │   └── SealedError         a finished stage or output was made from other inputs
 ├── StageStopped            a run stopped itself and can be continued by the same command
+│   └── TrainingDiverged    a loss or a weight is no longer a finite number: only other settings help
 ├── NothingKept             a stage ended without a single good row
 ├── CheckFailed             the audit of a workspace found failures
 ├── DataError               a data set cannot be trained or evaluated on
@@ -50,6 +51,10 @@ class SealedError(WorkspaceError):
 
 
 class StageStopped(PfcvrError):
+    pass
+
+
+class TrainingDiverged(StageStopped):
     pass
 
 

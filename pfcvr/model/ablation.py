@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import AblateConfig, ComputeSettings, EvalConfig, Recipe, TrainConfig
-from pfcvr.errors import DataError
+from pfcvr.errors import DataError, TrainingDiverged
 from pfcvr.files import atomic_write, write_json
 from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import AblationRow, ablation_table
@@ -33,6 +33,7 @@ def ablate(config: AblateConfig, quiet: bool = False, say: Callable[[str], None]
         UsageError: the recipe has nothing to take away for this table.
         DataError: the data set cannot be trained or evaluated on.
         SealedError: ``config.out`` holds rows of another recipe or data set.
+        TrainingDiverged: no training of the table came to its end; where some did, the report names the others.
     """
     study = _Study(config, quiet, say or _print_to_stderr)
     return study.run()
@@ -62,15 +63,21 @@ class _Study:
         result = AblationReport(self.table, self.facts, [], published_ablation(self.table.name))
         for number, (row, recipe) in enumerate(zip(self.table.rows, self.recipes, strict=True), start=1):
             folder = self.config.out / "runs" / self._run_name(recipe)
-            evaluations = []
+            evaluations, diverged = [], {}
             for seed in self.config.seeds:
                 self._tell(f"table {self.table.name}, row {number} of {len(self.table.rows)}, seed {seed}: {row.label}")
-                evaluations.append(self._measure(row, seed_folder(folder, seed), seed))
-            self.facts["chance"] = evaluations[0]["chance"]
-            self.facts["queries"], self.facts["gallery"] = evaluations[0]["queries"], evaluations[0]["gallery"]
-            result.rows.append(_summary(row, folder.relative_to(self.config.out), evaluations))
-            if self.processes.is_main_process:
+                try:
+                    evaluations.append(self._measure(row, seed_folder(folder, seed), seed))
+                except TrainingDiverged as error:
+                    diverged[seed] = str(error)
+                    self._tell(diverged[seed])
+            result.rows.append(_summary(row, folder.relative_to(self.config.out), evaluations, diverged))
+            for found in evaluations[:1]:
+                self.facts.update({name: found[name] for name in ("chance", "queries", "gallery")})
+            if self.processes.is_main_process and "chance" in self.facts:
                 _write(result, self.config.out)
+        if "chance" not in self.facts:
+            raise TrainingDiverged(f"table {self.table.name}: no training came to its end; the last: {diverged[seed]}")
         return result
 
     def _tell(self, sentence: str) -> None:
@@ -122,13 +129,15 @@ class _Study:
         return found if found and found["data_fingerprint"] == self.fingerprint else None
 
 
-def _summary(row: AblationRow, folder: Path, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(
+    row: AblationRow, folder: Path, evaluations: list[dict[str, Any]], diverged: dict[int, str]
+) -> dict[str, Any]:
     metrics = {}
     for name in NAMES:
         values = [found["metrics"][name] for found in evaluations]
-        mean, deviation = mean_and_deviation(values)
+        mean, deviation = mean_and_deviation(values) if values else (None, None)
         metrics[name] = {"mean": mean, "deviation": deviation, "values": values}
-    return {"key": row.key, "label": row.label, "runs": str(folder), "metrics": metrics}
+    return {"key": row.key, "label": row.label, "runs": str(folder), "metrics": metrics, "diverged": diverged}
 
 
 def _write(report: AblationReport, out: Path) -> None:

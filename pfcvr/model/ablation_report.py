@@ -1,5 +1,6 @@
 """An ablation table as Markdown, CSV and a picture: ours with deviation, the published figures beside, chance below."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP
 class AblationReport:
     """The rows of ``table`` that are finished.
 
-    ``facts`` says what they were measured on; each of ``rows`` has ``key``, ``label``, ``runs`` and ``metrics``, which
-    holds mean, deviation and the values of the seeds in percent.
+    ``facts`` says what they were measured on; each of ``rows`` has ``key``, ``label``, ``runs``, ``metrics``, which
+    holds mean, deviation and the values of the seeds in percent, and ``diverged``, which says of each seed that came to
+    no end why. Such a seed is left out of the figures; the mean of a row without any other is None.
     """
 
     table: AblationTable
@@ -27,6 +29,11 @@ class AblationReport:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {"table": self.table.name, "title": self.table.title, **self.facts, "rows": self.rows}
+
+    @property
+    def diverged(self) -> list[str]:
+        """What is to be said of each training that came to no end."""
+        return [f"{row['label']}, seed {seed}: {why}" for row in self.rows for seed, why in row["diverged"].items()]
 
     def text(self) -> str:
         """Markdown, with what it was measured on above and what to know about the published figures below."""
@@ -94,7 +101,8 @@ class AblationReport:
 
     def _points(self, name: str) -> tuple[list[float], list[float]]:
         found = [row["metrics"][name] for row in self.rows]
-        return [one["mean"] for one in found], [one["deviation"] or 0.0 for one in found]
+        means = [math.nan if one["mean"] is None else one["mean"] for one in found]
+        return means, [one["deviation"] or 0.0 for one in found]
 
     def _theirs(self, row: dict[str, Any]) -> list[str]:
         return [] if self.published is None else [f"{self.published.rows[row['key']][name]:.1f}" for name in METRICS]
@@ -120,10 +128,12 @@ class AblationReport:
         notes = [
             f"Percent; {'mean ± deviation over the seeds' if many else 'one seed: small differences mean nothing'}."
         ]
+        notes += [f"Diverged, and left out: {sentence}" for sentence in self.diverged]
         if self.published is not None:
             notes.append(f"Published figures: {self.published.title}, arXiv 2605.06012. {CAVEAT}")
         return notes
 
 
 def _ours(row: dict[str, Any]) -> list[str]:
-    return [measured(row["metrics"][name]["mean"], row["metrics"][name]["deviation"]) for name in METRICS]
+    figures = [row["metrics"][name] for name in METRICS]
+    return ["diverged" if one["mean"] is None else measured(one["mean"], one["deviation"]) for one in figures]

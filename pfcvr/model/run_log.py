@@ -4,8 +4,7 @@
 """
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,11 +46,9 @@ class RunLog:
         """Length of ``metrics.jsonl`` in bytes."""
         return self._file.tell()
 
-    def losses(self, rows: list[StepLosses]) -> StepLosses | None:
-        """Write the rows, up to the first whose total is not a finite number; that one is returned."""
+    def losses(self, rows: Iterable[StepLosses]) -> None:
+        """Write the rows, whose totals are finite numbers."""
         for row in rows:
-            if not math.isfinite(row.total):
-                return row
             terms = {name: round(loss, 6) for name, loss in row.terms.items()}
             self._write(
                 {"step": row.step, "epoch": row.epoch, "lr": row.rate, "loss": round(row.total, 6), "losses": terms}
@@ -59,7 +56,6 @@ class RunLog:
             for name, value in {"total": row.total, **terms}.items():
                 self._board.add_scalar(f"loss/{name}", value, row.step)
             self._board.add_scalar("lr", row.rate, row.step)
-        return None
 
     def selection(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Write the metrics of the weights after ``step`` steps on the images that the best are chosen on."""

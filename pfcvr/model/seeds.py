@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from pfcvr.config import TrainConfig
-from pfcvr.errors import CheckpointError
+from pfcvr.errors import CheckpointError, TrainingDiverged
 from pfcvr.files import write_json
 from pfcvr.model.run_folder import RunFolder, seed_folder
 from pfcvr.model.statistics import mean_and_deviation
@@ -20,12 +20,16 @@ SHOWN = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP"
 
 @dataclass(frozen=True)
 class SeedsResult:
-    """Finished runs of several seeds; ``metrics`` holds mean and deviation in percent on split ``selection``."""
+    """Finished runs of several seeds; ``metrics`` holds their mean and deviation in percent on split ``selection``.
+
+    ``diverged`` says of each seed that came to no end why; it is left out of the rest.
+    """
 
     out: Path
     runs: tuple[TrainResult, ...]
     selection: str
     metrics: dict[str, dict[str, float | None]]
+    diverged: dict[int, str]
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json`` and ``summary.json``."""
@@ -36,8 +40,10 @@ class SeedsResult:
         rows = [[f"seed {run.seed}", *(measured(run.metrics[name]) for name in SHOWN)] for run in self.runs]
         mean = ["mean ± deviation"]
         mean += [measured(float(found["mean"] or 0), found["deviation"]) for found in self.metrics.values()]
-        head = f"{self.out}: {len(self.runs)} seeds, best weights of each on {self.selection}"
-        return head + "\n" + markdown_table(["", *SHOWN.values()], [*rows, mean])
+        count = f"{len(self.runs)} {'seeds' if len(self.runs) > 1 else 'seed'}"
+        head = f"{self.out}: {count}, best weights of each on {self.selection}"
+        failures = [f"seed {seed} diverged and is left out: {why}" for seed, why in self.diverged.items()]
+        return "\n".join([head, markdown_table(["", *SHOWN.values()], [*rows, mean]), *failures])
 
 
 def train_seeds(
@@ -45,19 +51,27 @@ def train_seeds(
 ) -> SeedsResult:
     """Train with each of ``seeds`` in a folder of its own below ``config.out``; finished ones are not trained again.
 
-    Raises what ``train`` raises, and CheckpointError where ``config.out`` is a single run.
+    A seed that diverges does not keep the others from being trained.
+
+    Raises what ``train`` raises, TrainingDiverged where every seed does, and CheckpointError where ``config.out`` is a
+    single run.
     """
     if RunFolder(config.out).is_run:
         raise CheckpointError(f"{config.out}: is one training run; give another folder with --out for several seeds")
-    runs = []
+    runs, diverged = [], {}
     for seed in seeds:
         settings = config.model_copy(update={"seed": seed, "out": seed_folder(config.out, seed)})
-        runs.append(train(settings, quiet, say))
+        try:
+            runs.append(train(settings, quiet, say))
+        except TrainingDiverged as error:
+            diverged[seed] = str(error)
+    if not runs:
+        raise TrainingDiverged(f"{config.out}: no seed came to its end; the last: {diverged[seeds[-1]]}")
     metrics = {}
     for name in SHOWN:
         mean, deviation = mean_and_deviation([run.metrics[name] for run in runs])
         metrics[name] = {"mean": mean, "deviation": deviation}
-    result = SeedsResult(config.out, tuple(runs), runs[0].selection, metrics)
+    result = SeedsResult(config.out, tuple(runs), runs[0].selection, metrics, diverged)
     if PartialState().is_main_process:
         write_json(config.out / "summary.json", result.as_dict())
     return result

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,7 +13,7 @@ from PIL import Image
 
 from pfcvr.cli import model_app, run
 from pfcvr.config import AblateConfig
-from pfcvr.errors import DataError, SealedError, UsageError
+from pfcvr.errors import DataError, SealedError, TrainingDiverged, UsageError
 from pfcvr.model import ablation, ablation_tables
 from pfcvr.model.ablation import ablate
 from pfcvr.model.ablation_tables import TABLES, ablation_table
@@ -201,6 +202,64 @@ def test_a_table_stopped_inside_a_row_ends_in_the_same_figures(
     continued = ablate(config, quiet=True)
     assert len(steps) == 2 + 2 + 3  # three steps a row; the first of them was kept, the second begun twice
     assert continued.rows == undisturbed.rows
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, runs: str) -> Callable[[str], None]:
+    """A ``say`` for ``ablate``; the loss is NaN while the training it was last told of is among ``runs``, a pattern."""
+    said = [""]
+    honest = PfcvrModel.total
+
+    def total(self: PfcvrModel, *given: Any) -> torch.Tensor:
+        return honest(self, *given) * (float("nan") if re.search(runs, said[-1]) else 1.0)
+
+    monkeypatch.setattr(PfcvrModel, "total", total)
+    return lambda sentence: said.append(sentence) if sentence.startswith("table ") else None
+
+
+@pytest.mark.timeout(240)
+def test_a_seed_that_diverges_is_named_and_the_table_goes_on(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"table": "6"})
+    report = ablate(config, quiet=True, say=diverging(monkeypatch, "row 1 of 2, seed 1"))
+    part_mlm, plfa = report.rows
+    assert len(part_mlm["metrics"]["rank1"]["values"]) == 1
+    assert len(plfa["metrics"]["rank1"]["values"]) == 2
+    assert (list(part_mlm["diverged"]), plfa["diverged"]) == ([1], {})
+    text = (config.out / "table-6-test.md").read_text()
+    assert "Diverged, and left out: Part MLM, seed 1: " in text
+    assert "the loss is nan at step 1" in text
+
+
+@pytest.mark.timeout(240)
+def test_a_row_that_diverges_from_every_seed_stays_without_figures_and_the_command_fails(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    honest = PfcvrModel.total
+    monkeypatch.setattr(
+        PfcvrModel, "total", lambda self, losses: honest(self, losses) * (float("nan") if "part_mlm" in losses else 1)
+    )
+    overrides = [word for override in config.overrides for word in ("--set", override)]
+    arguments = ["--data", config.data, "--out", str(config.out), "--table", "6", "--seeds", "4", "--threads", "1"]
+    assert run(model_app, "pfcvr", ["ablate", *arguments, "--workers", "0", "--json", *overrides]) == 1
+    part_mlm, plfa = json.loads(capfd.readouterr().out)["rows"]
+    assert part_mlm["metrics"]["rank1"] == {"mean": None, "deviation": None, "values": []}
+    assert "the loss is nan at step 1" in part_mlm["diverged"]["4"]
+    assert plfa["metrics"]["rank1"]["mean"] > 0
+    lines = (config.out / "table-6-test.md").read_text().splitlines()
+    assert next(line for line in lines[3:] if line.startswith("| Part MLM ")).count(" diverged ") == 4
+    records = list(csv.DictReader(io.StringIO((config.out / "table-6-test.csv").read_text())))
+    assert [bool(record["rank1"]) for record in records] == [False, True]
+    assert (config.out / "table-6-test.png").is_file()
+
+
+def test_a_table_of_which_nothing_comes_to_its_end_is_no_table(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"table": "6", "seeds": (1,)})
+    with pytest.raises(TrainingDiverged, match="table 6: no training came to its end; the last: .*loss is nan at step"):
+        ablate(config, quiet=True, say=diverging(monkeypatch, "row"))
+    assert not (config.out / "table-6-test.md").exists()
 
 
 def test_a_folder_with_rows_of_another_recipe_is_refused(config: AblateConfig) -> None:

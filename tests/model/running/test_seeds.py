@@ -1,12 +1,16 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
+import torch
 
 from pfcvr.cli import model_app, run
 from pfcvr.config import SeedList, TrainConfig, parse
-from pfcvr.errors import CheckpointError, UsageError
+from pfcvr.errors import CheckpointError, TrainingDiverged, UsageError
+from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.run_folder import RunFolder, seed_runs
 from pfcvr.model.seeds import train_seeds
 
@@ -71,6 +75,43 @@ def test_several_seeds_are_not_trained_inside_a_single_run(config: TrainConfig, 
     with pytest.raises(CheckpointError, match="is one training run; give another folder with --out"):
         train_seeds(config.model_copy(update={"out": finished_run}), (1, 2), quiet=True)
     assert not seed_runs(finished_run)
+
+
+@pytest.fixture
+def diverge(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the loss of the next so many steps NaN."""
+
+    def make(steps: int) -> None:
+        bad = [float("nan")] * steps
+        honest = PfcvrModel.total
+
+        def total(self: PfcvrModel, *given: Any) -> torch.Tensor:
+            return honest(self, *given) * (bad.pop() if bad else 1.0)
+
+        monkeypatch.setattr(PfcvrModel, "total", total)
+
+    return make
+
+
+def test_a_seed_that_diverges_keeps_no_other_from_being_trained(
+    config: TrainConfig, diverge: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [word for override in config.overrides for word in ("--set", override)]
+    arguments = ["train", "--data", config.data, "--out", str(config.out), "--workers", "0", *overrides]
+    diverge(4)
+    assert run(model_app, "pfcvr", [*arguments, "--seeds", "1,2"]) == 1
+    printed = capfd.readouterr().out
+    assert "1 seed, best weights" in printed
+    assert f"seed 1 diverged and is left out: {config.out}/seed-1: the loss is nan at step 1" in printed
+    summary = json.loads((config.out / "summary.json").read_text())
+    assert ([one["seed"] for one in summary["runs"]], list(summary["diverged"])) == ([2], ["1"])
+
+
+def test_seeds_of_which_all_diverge_are_no_result(config: TrainConfig, diverge: Callable[[int], None]) -> None:
+    diverge(8)
+    with pytest.raises(TrainingDiverged, match=r"no seed came to its end; the last: .*seed-2: the loss is nan at step"):
+        train_seeds(config, (1, 2), quiet=True)
+    assert not (config.out / "summary.json").exists()
 
 
 def test_one_seed_and_a_list_of_seeds_exclude_each_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
