@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ TABLES = f"""
 CREATE TABLE image (number INTEGER PRIMARY KEY, {", ".join(COLUMNS)}, UNIQUE (image_id), UNIQUE (path));
 CREATE TABLE problem (subject TEXT PRIMARY KEY, reason TEXT, detail TEXT);
 CREATE TABLE file (path TEXT PRIMARY KEY, size INTEGER, name TEXT, folded TEXT) WITHOUT ROWID;
+CREATE TABLE passed_over (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE INDEX file_name ON file (name);
 CREATE INDEX file_folded ON file (folded);
 """
@@ -89,11 +90,18 @@ class ImageTable:
     def has_image(self, path: str) -> bool:
         return self._db.execute("SELECT 1 FROM image WHERE path = ?", (path,)).fetchone() is not None
 
-    def unlisted(self) -> dict[str, Any]:
-        """Image files that no image was made of: how many, and the first ones."""
-        rest = "FROM file WHERE path NOT IN (SELECT path FROM image)"
-        (count,) = self._db.execute(f"SELECT count(*) {rest}").fetchone()
-        shown = self._db.execute(f"SELECT path {rest} ORDER BY path LIMIT ?", (EXAMPLES,))
+    def pass_over(self, path: str) -> None:
+        """Note a file that a list names and that becomes no image of its own, so that it is not ``unlisted``."""
+        self._db.execute("INSERT OR IGNORE INTO passed_over VALUES (?)", (path,))
+
+    def unlisted(self, paths: str = "*") -> dict[str, Any]:
+        """Image files that no list names: how many, and the first ones. ``paths`` is a pattern for sqlite's GLOB."""
+        rest = (
+            "FROM file WHERE path NOT IN (SELECT path FROM image) AND path NOT IN (SELECT path FROM passed_over) "
+            "AND path GLOB ?"
+        )
+        (count,) = self._db.execute(f"SELECT count(*) {rest}", (paths,)).fetchone()
+        shown = self._db.execute(f"SELECT path {rest} ORDER BY path LIMIT ?", (paths, EXAMPLES))
         return {"count": count, "examples": [path for (path,) in shown]}
 
     def value_counts(self, column: str) -> dict[str, int]:
@@ -172,6 +180,11 @@ class ImageTable:
             size = _size(self.root / row.path) if isinstance(row, SourceImage) else None
             digest.update(repr((row, size)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def counted(counts: Mapping[str, int]) -> list[str]:
+    """A sentence about each of ``counts`` that is not 0, for ``SourceListing.surprises``."""
+    return [f"{what.replace('_', ' ')} x {count}" for what, count in counts.items() if count]
 
 
 def stem_of(path: str) -> str:

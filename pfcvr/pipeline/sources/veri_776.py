@@ -1,13 +1,15 @@
 """VeRi-776 with its labels, its ignore lists and, where they are, its key points (reference: formats, section 2)."""
 
+import filecmp
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pfcvr.pipeline.images import UnreadableImage, path_inside
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable, stem_of
+from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.key_points import key_point_files, read_key_points
 from pfcvr.pipeline.sources.label_xml import read_items
 from pfcvr.pipeline.sources.list_files import needed_folder
@@ -46,16 +48,17 @@ class Veri776:
         copies = sum(_add(table, labels, part, *line) for part, lines in lists.items() for line in lines)
         texts = [path for path in sorted(root.glob("*")) if path.suffix in (".txt", ".xml") and path.is_file()]
         texts = [path for path in texts if is_plain_name(path.name)]
+        key_points, unlisted = _count_key_points(root), table.unlisted("image_*/*")
         notes: dict[str, Any] = {
             "labels": labels.notes(),
             "queries_also_in_the_gallery": copies,
             "queries_only_in_image_query": len(lists["query"]) - copies,
             "ignore_lists": _ignore_lists(root, lists["test"], lists["query"]),
-            "key_points": _count_key_points(root),
-            "images_in_no_list": table.unlisted(),
+            "key_points": key_points,
+            "images_in_no_list": unlisted,
         }
-        surprises = [f"{what} x {count}" for what, count in labels.unknown.items()]
-        return table.listing("veri-776", texts, notes, surprises)
+        others = {"images_in_no_list": unlisted["count"], "malformed_key_points": key_points.get("malformed", 0)}
+        return table.listing("veri-776", texts, notes, counted(labels.unknown | others))
 
 
 def _companions(part: str) -> tuple[str, str]:
@@ -72,19 +75,31 @@ def _names(table: ImageTable, part: str) -> list[tuple[str, str]]:
 
 def _add(table: ImageTable, labels: "_Labels", part: str, place: str, name: str) -> bool:
     """Take over one image; whether it is a query that is in the gallery as well."""
-    if part == "query" and table.has_file(f"image_test/{name}"):
+    path, in_gallery = f"image_{part}/{name}", f"image_test/{name}"
+    if part == "query" and table.has_file(in_gallery):
+        table.pass_over(path)
+        if table.has_file(path) and not _are_equal(table.root, path, in_gallery):
+            table.refuse(place, "duplicate_image_id", f"{path} has other bytes than {in_gallery}, which counts")
         return True
     parsed = NAME.fullmatch(name)
     if parsed is None:
+        table.pass_over(path)
         reason = "no_identity" if JUNK.fullmatch(name) else "malformed_line"
         table.refuse(place, reason, "the name is not VEHICLE_cCAMERA_TIME_INDEX.jpg with a vehicle")
         return False
     vehicle_id, camera_id, timestamp, _ = parsed.groups()
-    path = f"image_{part}/{name}"
-    color, kind = labels.of(name, vehicle_id)
+    color, kind = labels.of(name, vehicle_id, camera_id)
     known: dict[str, Any] = {"timestamp": timestamp, "color": color, "type": kind, "source_split": SPLIT_OF[part]}
     table.add(SourceImage(f"{vehicle_id}/{stem_of(path)}", vehicle_id, path, camera_id, **known), place)
     return False
+
+
+def _are_equal(root: Path, one: str, other: str) -> bool:
+    """Whether two files of the source have the same bytes."""
+    try:
+        return filecmp.cmp(path_inside(root, one), path_inside(root, other), shallow=False)
+    except (UnreadableImage, OSError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ class _Labels:
         else:
             self._labels[name] = label
 
-    def of(self, name: str, vehicle_id: str) -> tuple[str | None, str | None]:
+    def of(self, name: str, vehicle_id: str, camera_id: str) -> tuple[str | None, str | None]:
         """Color and type of an image; an unknown number is kept as written and counted."""
         label = self._labels.get(name)
         if label is None:
@@ -133,6 +148,8 @@ class _Labels:
             return None, None
         if label.vehicle_id.lstrip("0") != vehicle_id.lstrip("0"):
             self.unknown["labels with another vehicleID than the name"] += 1
+        if label.camera_id.lower().lstrip("c0") != camera_id.lower().lstrip("c0"):
+            self.unknown["labels with another cameraID than the name"] += 1
         kind = label.type
         if kind == "0" and vehicle_id in TYPE_DEFECT:
             self._mended += 1

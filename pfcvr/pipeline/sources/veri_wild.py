@@ -8,6 +8,7 @@ from typing import Any
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.pipeline.sources import SourceListing
+from pfcvr.pipeline.sources.image_table import counted
 from pfcvr.pipeline.sources.published import published_counts
 from pfcvr.pipeline.sources.terms import read_terms, terms_files
 from pfcvr.pipeline.sources.text_lines import text_encoding
@@ -136,7 +137,7 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
     surprises = [f"{what} '{value}' x {n}" for what, values in odd.items() for value, n in values.items()]
     surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
     counts["pictures_outside_image_folders"] = stray
-    return notes, [*surprises, *(f"{what.replace('_', ' ')} x {n}" for what, n in counts.items() if n)]
+    return notes, [*surprises, *counted(counts)]
 
 
 def _sizes(index: VeriWildIndex) -> dict[str, tuple[int, int]]:

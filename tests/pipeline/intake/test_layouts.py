@@ -83,6 +83,25 @@ def test_veri_776_in_strict_mode_lists_the_color_nobody_named(veri) -> None:
         veri.run_import(strict=True)
 
 
+def test_veri_776_in_strict_mode_lists_whatever_labels_lists_and_folders_disagree_about(veri) -> None:
+    veri.write("train_label.xml", TRAIN_XML.replace(b'"12"', b'"1"').replace(b'cameraID="c002"', b'cameraID="c009"'))
+    veri.picture("image_query/0002_c002_00030600_0.jpg", color="red")
+    veri.picture("image_train/0009_c001_00000001_0.jpg", color="pink")
+    veri.picture("map.png", color="white")
+    veri.write("keypoint_train.txt", "broken 1 2\n")
+    with pytest.raises(SourceError, match="found 4 surprises"):
+        veri.run_import(strict=True)
+    assert (veri.workspace.folder("import") / "surprises.txt").read_text().splitlines() == [
+        "labels with another cameraID than the name x 1",
+        "images in no list x 1",
+        "malformed key points x 1",
+        "name_query.txt:1 (duplicate_image_id)",
+    ]
+    summary = veri.run_import()
+    assert (summary.kept, summary.reasons) == (5, {"duplicate_image_id": 1})
+    assert summary.notes["images_in_no_list"] == {"count": 1, "examples": ["image_train/0009_c001_00000001_0.jpg"]}
+
+
 def test_veri_776_without_lists_reads_the_folders_and_their_names(veri) -> None:
     for path in [*veri.root.glob("*.txt"), *veri.root.glob("*.xml")]:
         path.unlink()
