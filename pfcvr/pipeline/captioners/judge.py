@@ -1,6 +1,8 @@
 """Is an answer of a vision-language model a caption? HTTP 200 is no proof: all are judged, refusals have a reason."""
 
 import json
+import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
@@ -12,17 +14,22 @@ from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_bpe, token_counts
 from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.captioners.judge_schema import answer_problem
 from pfcvr.pipeline.captioners.judge_text import TextFault, TextReason, Wording, text_fault
+from pfcvr.pipeline.captioners.judge_unseen import is_unseen
 from pfcvr.pipeline.captioners.prompt import Prompt
 from pfcvr.records import ATTRIBUTES, PARTS, Attribute, Part
 
-# Servers count vision tokens by rules of their own (28 or 32 px a token, tiles); half of ours is still a picture.
+# Servers count vision tokens by rules of their own (28 or 32 px a token, tiles, 256 for any picture); half of ours, and
+# never more than half of 256, is still a picture.
 LEAST_VISION_SHARE = 0.5
+MOST_DEMANDED = 128
+# Tokenizers give a word or mark at least one token, and in 8 scripts Qwen's spends one on 3.7 to 5.4 bytes of prose.
+PIECE = re.compile(r"[^\W_]+|[^\w\s]+")
+BYTES_PER_TOKEN = 5
 LONGEST_PHRASE = 25  # words
+LONGEST_SHOWN = 40  # characters of a phrase in a detail
 # Of a hundred threads that judge their first answer at once, one loads the tokenizer's 26 MB.
 _loading = Lock()
-NOT_SEEN = frozenset(
-    {"", "none", "n/a", "na", "null", "unknown", "not visible", "not seen", "not shown", "invisible", "cannot be seen"}
-)
+COPIES = 3  # parts with one phrase, from which on it describes none of them
 Reason = Literal["no_image", "truncated", "abnormal_finish", "not_json", "schema_mismatch"] | TextReason
 
 
@@ -82,6 +89,11 @@ def judge(answer: Answer, prompt: Prompt) -> Judged | Refusal:
     return _judged(value, prompt)
 
 
+def least_tokens(text: str) -> int:
+    """About the fewest tokens that a tokenizer of today makes of ``text``, in any script."""
+    return max(len(PIECE.findall(text)), len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
+
+
 def json_in(text: str) -> str:
     """The JSON object inside ``text`` for models that no schema can be imposed on: without fence, thoughts or chatter.
 
@@ -107,14 +119,13 @@ def changed_sampling(sampling: dict[str, float | int], attempt: int) -> dict[str
 def _delivery_problem(answer: Answer, prompt: Prompt) -> Refusal | None:
     """Did the model see the picture, and did it end by itself?"""
     if answer.prompt_tokens is not None and answer.expected_vision_tokens is not None:
-        # A tokenizer spends at least one token on a word, so what is left after the words is the picture's.
-        words = len(prompt.system.split()) + len(prompt.user.split())
-        least = words + round(LEAST_VISION_SHARE * answer.expected_vision_tokens)
-        if answer.prompt_tokens < least:
+        instruction = least_tokens(f"{prompt.system}\n{prompt.user}")
+        picture = min(round(LEAST_VISION_SHARE * answer.expected_vision_tokens), MOST_DEMANDED)
+        if answer.prompt_tokens < instruction + picture:
             return _refusal(
                 "no_image",
-                f"the prompt took {answer.prompt_tokens} tokens, too few for an instruction of {words} words and a "
-                f"picture of about {answer.expected_vision_tokens}: the model did not see it",
+                f"the prompt took {answer.prompt_tokens} tokens, too few for an instruction of {instruction} or more "
+                f"and a picture of about {answer.expected_vision_tokens}: the model did not see it",
             )
     if answer.finish_reason == "length":
         return _refusal("truncated", f"cut off after {answer.completion_tokens or prompt.max_tokens} tokens")
@@ -134,14 +145,29 @@ def _judged(value: dict[str, Any], prompt: Prompt) -> Judged | Refusal:
     known: dict[str, str] = {}
     for name, raw in phrases.items():
         phrase = plain_text(raw)
-        if phrase.lower().rstrip(".") in NOT_SEEN:
+        if is_unseen(phrase):
             continue
         fault = text_fault(phrase, Wording(prompt.language, 1, LONGEST_PHRASE))
         if fault is not None:
             return _refusal(fault.reason, f"{name}: {fault.detail}")
         known[name] = phrase
+    parts = {part: known[part] for part in PARTS if part in known}
+    fault = _copies(parts)
+    if fault is not None:
+        return _refusal(fault.reason, fault.detail)
     facts = {name: known.get(name) for name in ATTRIBUTES}
-    return Judged((plain_text(caption),), {part: known[part] for part in PARTS if part in known}, **facts)
+    return Judged((plain_text(caption),), parts, **facts)
+
+
+def _copies(part_texts: dict[Part, str]) -> TextFault | None:
+    """The fault of one phrase for COPIES parts or more."""
+    users = defaultdict(list)
+    for part, phrase in part_texts.items():
+        users[phrase.lower().rstrip(".")].append(part)
+    for phrase, parts in users.items():
+        if len(parts) >= COPIES:
+            return TextFault("degenerate", f"one phrase for {', '.join(parts)}: '{phrase[:LONGEST_SHOWN]}'")
+    return None
 
 
 def _refusal(reason: Reason, detail: str) -> Refusal:

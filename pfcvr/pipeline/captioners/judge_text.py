@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pfcvr.pipeline.captioners.judge_language import english_problem
+from pfcvr.pipeline.captioners.judge_plate import plate_in
+from pfcvr.pipeline.captioners.judge_unseen import declined
 
 SHOWN = 40  # characters of an offending text that a detail repeats
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -16,31 +18,6 @@ MARKUP = re.compile(
     r"|&(?:[a-zA-Z]{2,8}|#x?[0-9a-fA-F]+);"
     r"|[{}\[\]]|\\[nu\"]|\"\s*:\s*\"",
     re.MULTILINE,
-)
-DECLINED = re.compile(
-    r"\bas an? (?:ai|language model|assistant)\b|\bi(?:['’]m| am) (?:sorry|unable|not able|afraid)\b|\bi apologi[sz]e\b"
-    r"|\bi (?:cannot|can['’]t|can not|could not|couldn['’]t|do not|don['’]t) (?:\w+ )?"
-    r"(?:see|view|describe|assist|help|identify|provide|comply|analy[sz]e|access|determine|process)\b"
-    r"|\bunable to (?:see|view|provide|describe|assist|process|analy[sz]e)\b"
-    r"|\b(?:please|kindly) (?:provide|upload|share|attach) (?:an?|the|your)\b"
-    r"|\bno (?:image|picture|photo|vehicle) (?:was|is|has been) (?:provided|attached|uploaded|visible|shown|given)\b"
-    r"|\b(?:image|picture|photo) (?:was|is) not (?:provided|attached|available|visible)\b",
-    re.IGNORECASE,
-)
-PLATE_TALK = re.compile(
-    r"\b(?:plate|registration)s?\b(?:(?: \w+){0,3} "
-    r"(?:reads|reading|says?|saying|number is|numbered|with the (?:number|letters|characters|digits|text))\b"
-    r"|(?: \w+){0,2} ?[:\"“'‘])",
-    re.IGNORECASE,
-)
-CODE = r"\b(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d)[A-Z0-9]{4,9}\b"
-LONG_CODE = re.compile(CODE.replace("{4,", "{5,"))
-CODE_AT_PLATE = re.compile(rf"\b(?:[Pp]lates?|[Rr]egistration)\b[^.]{{0,30}}?{CODE}")
-# A badge is letters and a number, perhaps a letter more (XC90, GLE450, X5M), or a word and a number (MAZDA3, 4MATIC).
-BADGE = re.compile(r"[A-Z]{1,3}\d{1,3}[A-Z]?|\d{1,3}[A-Z]{1,3}|[A-Z]{4,}\d{1,3}|\d{1,2}[A-Z]{4,}")
-PLATE_SHAPES = re.compile(
-    r"[\u4e00-\u9fff][A-Z][·•.\s]?[A-Z0-9]{5,6}|\b[A-Z]{2}\d{2} [A-Z]{3}\b|\b[A-Z]{2,3}-\d{3,4}(?:-[A-Z]{2})?\b"
-    r"|\b\d{1,4}[ -][A-Z]{2,3}[ -]\d{1,4}\b|\b[A-Z]{1,3}-[A-Z]{1,2} ?\d{2,4}\b"
 )
 
 LETTER_SHARE = 0.6
@@ -105,8 +82,8 @@ def word_count(text: str) -> int:
 
 
 def _declined(text: str) -> TextFault | None:
-    found = DECLINED.search(text)
-    return TextFault("declined", f"the model declined: '{_shown(found.group())}'") if found else None
+    words = declined(text)
+    return None if words is None else TextFault("declined", f"the model described nothing: '{_shown(words)}'")
 
 
 def _markup(text: str) -> TextFault | None:
@@ -157,11 +134,8 @@ def _loop(words: list[str]) -> list[str]:
 
 
 def _plate_text(text: str) -> TextFault | None:
-    found = PLATE_TALK.search(text) or PLATE_SHAPES.search(text) or CODE_AT_PLATE.search(text)
-    codes = [code for code in LONG_CODE.findall(text) if BADGE.fullmatch(code) is None]
-    if found is None and not codes:
-        return None
-    return TextFault("plate_text", f"reads like a number plate: '{_shown(found.group() if found else codes[0])}'")
+    plate = plate_in(text)
+    return None if plate is None else TextFault("plate_text", f"reads like a number plate: '{_shown(plate)}'")
 
 
 def _length_fault(text: str, wording: Wording) -> TextFault | None:

@@ -5,17 +5,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import fault_server as faults
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfcvr.pipeline.captioners.judge import Answer, Judged, Reason, Refusal, changed_sampling, json_in, judge
+from pfcvr import clip_vocabulary
+from pfcvr.pipeline.captioners.judge import (
+    Answer,
+    Judged,
+    Reason,
+    Refusal,
+    _clip_tokens,
+    changed_sampling,
+    json_in,
+    judge,
+)
 from pfcvr.pipeline.captioners.prompt import load_prompt
 from pfcvr.pipeline.synth import render
 from pfcvr.pipeline.synth.attributes import family
 from pfcvr.pipeline.synth.captions import Sight, long_caption, part_phrases
 from pfcvr.pipeline.synth.stations import STATIONS, draw_view
+from pfcvr.stage import RunOptions
 
 TEXT, JSON = load_prompt("vehicle-text"), load_prompt("vehicle-json")
 GOOD = (
@@ -36,6 +48,12 @@ WRITTEN_BY_PEOPLE = (
     "windows, dark tail lights, one silver exhaust pipe on the right, and the rear wiper is missing on this one.",
 )
 
+WORDY = (
+    "Two-tone mid-size hard-top SUV, pearl-white-over-graphite: LED-ringed halogens, mesh-patterned grille, "
+    "anthracite-lacquered multi-spoke alloys, panoramic sunroof, rain-deflectors, chrome-edged privacy-glazing, "
+    "rust-speckled sills, asymmetrically-dented tailgate, bumper-mounted tow-hook, aftermarket spoiler, "
+    "sun-bleached stickers and four mud-flaps behind two-piece rims of brushed metal."
+)
 NO_PLATES = (
     'A masked plate and the word "TAXI" on the door.',
     "A blank blue plate under a sign that reads DHL.",
@@ -175,10 +193,7 @@ def test_what_the_renderer_says_of_its_vehicles_passes() -> None:
         ("A white sedan with dark windows and silver wheels.", "too_short"),
         (f"{GOOD} Its doors carry slim handles in the same paint, and its bumper is smooth.", "too_long"),
         (" ".join(f"off-white-and-gray {word}" for word in GOOD.split()[:20]), "repetition"),
-        ("Two-tone mid-size hard-top SUV, pearl-white-over-graphite: LED-ringed halogens, mesh-patterned grille, "
-         "anthracite-lacquered multi-spoke alloys, panoramic sunroof, rain-deflectors, chrome-edged privacy-glazing, "
-         "rust-speckled sills, asymmetrically-dented tailgate, bumper-mounted tow-hook, aftermarket spoiler, "
-         "sun-bleached stickers and four mud-flaps behind two-piece rims of brushed metal.", "too_many_tokens"),
+        (WORDY, "too_many_tokens"),
     ],
 )  # fmt: skip
 def test_each_kind_of_bad_sentence_is_refused_for_its_own_reason(caption: str, reason: str) -> None:
@@ -193,12 +208,60 @@ def test_an_answer_that_did_not_end_by_itself_is_refused(finish_reason: str | No
     assert reason_of(GOOD, finish_reason=finish_reason) == reason
 
 
+def test_a_run_without_clips_vocabulary_says_once_that_captions_may_be_too_long(
+    pictures, start, capsys, monkeypatch
+) -> None:
+    server = start(script=lambda asked: faults.answer(WORDY), probe=None)
+    _clip_tokens.cache_clear()
+    with monkeypatch.context() as without:
+        without.setattr(clip_vocabulary, "find_spec", lambda name: None)
+        summary = pictures(3).run(server, RunOptions(), prompt="vehicle-text")
+        _clip_tokens.cache_clear()
+    assert summary.kept == 3
+    told = capsys.readouterr().err
+    assert told.count("captions are not held to CLIP's 75 tokens") == 1
+    assert "pip install --no-deps open_clip_torch" in told
+    assert reason_of(WORDY) == "too_many_tokens"
+
+
 def test_an_answer_to_a_prompt_without_a_picture_is_refused() -> None:
     words = len(f"{TEXT.system} {TEXT.user}".split())
     text_alone = round(1.3 * words)
     assert reason_of(GOOD, prompt_tokens=text_alone + 12, expected_vision_tokens=256) == "no_image"
     assert reason_of(GOOD, prompt_tokens=text_alone + 256, expected_vision_tokens=256) == "good"
     assert reason_of(GOOD, prompt_tokens=12) == "good"
+
+
+# As many tokens as Qwen's tokenizer makes of the instruction alone, and of the message's frame.
+CHINESE = (
+    "你是一名车辆描述员。请根据交通摄像头拍摄的图片，用简洁的语言描述图中的一辆车。搜索引擎将使用你的文字把这辆车与成千上万辆相似的车"
+    "区分开来。只报告图片中可以看到的内容，不确定的细节请省略。首先写出颜色和车型，然后说明最能区分这辆车的特征：贴纸、条纹、凹痕、"
+    "车顶行李架、天窗、双色车漆、缺失的零件、挡风玻璃后面的物品。再描述格栅、前大灯或尾灯、车轮、车顶、车窗和保险杠的形状、颜色、"
+    "数量和位置。不要读出或猜测车牌号码。只有在图片中能看到徽标或文字时，才写出品牌或型号。不要描述行人、街道、天气和图片质量。"
+)
+RUSSIAN = (
+    "Опишите одно транспортное средство на снимке дорожной камеры. Поисковая система использует ваши слова, чтобы "
+    "отличить этот автомобиль от тысяч похожих. Сообщайте только то, что видно на снимке. Если вы не уверены в детали, "
+    "пропустите её. Начните с цвета и типа кузова, затем назовите то, что отличает этот автомобиль: наклейки, полосы, "
+    "вмятины, багажник на крыше, люк, двухцветная окраска, отсутствующие детали, предметы за лобовым стеклом."
+)
+MEASURED = {
+    "chinese": (CHINESE, 173),
+    "russian": (RUSSIAN, 147),
+    "english": (JSON.system, 350),
+    "long": ("\n".join([TEXT.system] * 3), 717),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_an_instruction_in_any_script_is_not_taken_for_a_picture(name: str) -> None:
+    instruction, tokens = MEASURED[name]
+    prompt = replace(TEXT, system=instruction)
+    for vision, seen in ((256, 256), (640, 640), (640, 256), (256, 150)):
+        blind = judge(Answer(GOOD, "stop", tokens + 20, 60, vision), prompt)
+        assert isinstance(blind, Refusal)
+        assert blind.reason == "no_image"
+        assert isinstance(judge(Answer(GOOD, "stop", tokens + 20 + seen, 60, vision), prompt), Judged)
 
 
 @pytest.mark.parametrize(
