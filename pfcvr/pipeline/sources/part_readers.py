@@ -19,7 +19,7 @@ from pfcvr.pipeline.images import DAMAGED, UnreadableImage, path_inside
 from pfcvr.pipeline.sources.mvp import MASK_SUFFIX
 from pfcvr.pipeline.sources.pfcvr_set import PARTS_FILE
 from pfcvr.pipeline.sources.reid_json import image_place
-from pfcvr.pipeline.sources.t2i import part_file
+from pfcvr.pipeline.sources.t2i import part_file, part_file_content
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 from pfcvr.records import PARTS, ImageRecord, Part, PartInstance, PatchGrid
 from pfcvr.scratch import temporary_tables
@@ -103,7 +103,7 @@ READERS: dict[str, PartReader] = {
 def _part_file(root: Path, name: str, image: ImageRecord) -> GivenParts:
     """One part file: each entry a category, a 24 x 24 mask of 0 and 1, and perhaps a score."""
     try:
-        content = path_inside(root, name).read_bytes()
+        content = part_file_content(root, name)
         entries = json.loads(content)
         if not isinstance(entries, list):
             raise ValueError("not a list of parts")

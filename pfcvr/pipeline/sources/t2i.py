@@ -22,6 +22,7 @@ VERI_FILE = re.compile(r"(?<!p)refixID", re.IGNORECASE)  # VeRW's says prefixid
 VEHICLE_IDS = "vehicle_ids.json"
 PART_KEYS = ("boxes", "mask")
 SAMPLED = 200
+MAX_PART_FILE = 1 << 22  # bytes: hundreds of masks of 24 x 24 cells with every cell on a line of its own
 
 
 class T2iVerw(ReidJson):
@@ -92,6 +93,15 @@ def part_file(row: CaptionRow) -> str | None:
     return value.strip().replace("\\", "/") if isinstance(value, str) and value.strip() else None
 
 
+def part_file_content(root: Path, name: str) -> bytes:
+    """The bytes of the part file ``name``; raises OSError, or UnreadableImage with reason outside_root or too_large."""
+    path = path_inside(root, name)
+    size = path.stat().st_size
+    if size > MAX_PART_FILE:
+        raise UnreadableImage("too_large", f"{size:,} bytes, more than a part file has ({MAX_PART_FILE:,})")
+    return path.read_bytes()
+
+
 def _has_parts(path: Path) -> bool:
     first = next((row for row in read_caption_rows(path) if isinstance(row, CaptionRow)), None)
     return first is not None and any(key in first.values for key in PART_KEYS)
@@ -111,7 +121,7 @@ def _sample_part_files(rows: CaptionedImages) -> dict[str, Any]:
         if name is None:
             continue
         try:
-            entries = json.loads(path_inside(rows.root, name).read_bytes())
+            entries = json.loads(part_file_content(rows.root, name))
         except (UnreadableImage, OSError, ValueError, RecursionError):
             missing += 1
             entries = []

@@ -1,6 +1,7 @@
 """The released T2I-VeRW and T2I-VeRI, typed as their owners ship them, become workspaces with everything in them."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -159,6 +160,18 @@ def test_a_part_file_cut_off_is_one_row(released) -> None:
     released.write("boxes/00012_000011.json", '[{"category": "wind')
     released.run_import()
     assert run_parts(released).reasons == {"malformed_annotation": 1}
+
+
+def test_a_gigantic_part_file_is_one_row_and_takes_no_memory_of_its_size(released) -> None:
+    released.write("boxes/00012_000011.json", "[" + "{}, " * 1_500_000 + "{}]")
+    tracemalloc.start()
+    try:
+        assert released.run_import().notes["part_files"]["unreadable"] == 1
+        summary = run_parts(released)
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+    assert (summary.kept, summary.reasons) == (2, {"too_large": 1})
 
 
 def test_a_misspelt_split_is_reported_and_its_vehicle_refused_by_from_source(released) -> None:
