@@ -6,29 +6,20 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pfcvr.clip_vocabulary import CLIP_LENGTH, clip_vocabulary_file
 from pfcvr.config import CaptionConfig
-from pfcvr.errors import PfcvrError, StageStopped
-from pfcvr.pipeline.captioners.chat_client import (
-    CONTINUE,
-    Answered,
-    ChatClient,
-    ClientSettings,
-    Keep,
-    RequestFailed,
-    Retries,
-    forget,
-)
+from pfcvr.errors import PfcvrError, StageStopped, first_line
+from pfcvr.pipeline.captioners.answer_source import Answerer, AnswerSource
+from pfcvr.pipeline.captioners.chat_client import CONTINUE, RequestFailed
 from pfcvr.pipeline.captioners.chat_reply import Reply
-from pfcvr.pipeline.captioners.chat_request import Drawing, caption_body, drawing, probe_body
-from pfcvr.pipeline.captioners.endpoint import api_key, choose_model
+from pfcvr.pipeline.captioners.chat_request import Drawing, caption_body, drawing
 from pfcvr.pipeline.captioners.forecast import Meter, estimate, tell_on_stderr
 from pfcvr.pipeline.captioners.image_input import PreparedImage, fitted_size, prepare, vision_tokens
 from pfcvr.pipeline.captioners.judge import Answer, Judged, Refusal, judge
@@ -46,66 +37,11 @@ MOST_PREPARED = 64  # images made ready beyond those in flight, so that a place 
 SAMPLED = 1000
 
 
-class Answerer(Protocol):
-    """Answers chat requests until it is stopped; see ``ChatClient``."""
-
-    def ask(self, body: bytes, keep: Keep = forget) -> Answered: ...
-
-    def live(self) -> str: ...
-
-    def stop(self, error: PfcvrError) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class AnswerSource(Protocol):
-    """Where answers come from; ``captioner`` is its name in records. Nothing is started before ``open``."""
-
-    @property
-    def captioner(self) -> str: ...
-
-    @property
-    def depends_on(self) -> dict[str, Any]:
-        """What the answers depend on besides model, prompt, picture and sampling; JSON values."""
-        ...
-
-    def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> Answerer: ...
-
-
-@dataclass(frozen=True)
-class Servers:
-    """``base_urls`` starts or finds equal servers, which are asked with ``retries``."""
-
-    captioner: str
-    base_urls: Callable[[], Sequence[str]]
-    retries: Retries = Retries()
-
-    @property
-    def depends_on(self) -> dict[str, Any]:
-        """The model's name has to do."""
-        return {}
-
-    def open(self, config: CaptionConfig, model: str, prompt: Prompt) -> ChatClient:
-        """A client of the servers, once all of them have ``model``."""
-        key = api_key()
-        urls = self.base_urls()
-        for url in urls:
-            choose_model(url, key, model)
-        settings = ClientSettings(
-            base_urls=urls,
-            model=model,
-            concurrency=config.concurrency,
-            timeout=config.timeout,
-            retries=self.retries,
-        )
-        return ChatClient(settings, probe_body(model, prompt, drawing(prompt, 0, config.seed, False)), key)
-
-
 class ChatCaptioner:
     """Asks, judges, asks again with other sampling; keeps each answer by what it depends on, so none is paid for twice.
 
-    No server is talked to before the first row: what is sealed needs none. With ``options.retry`` an image whose kept
-    answers are all bad is asked about again, as often as a new one.
+    No server is talked to before the first question that no kept answer fits: what is sealed needs none. With
+    ``options.retry`` an image whose kept answers are all bad is asked about again, as often as a new one.
     """
 
     rejected_count = 0
@@ -125,6 +61,7 @@ class ChatCaptioner:
         self._decoding = threading.Semaphore(min(os.cpu_count() or 1, MOST_DECODING))
         self._stopped: PfcvrError | None = None
         self._session: _Session | None = None
+        self._asking: _Asking | None = None
 
     def caption(self, image: ImageRecord) -> Caption | Rejected:
         """The first good answer about ``image``, kept or new, or why there is none after all attempts."""
@@ -137,7 +74,8 @@ class ChatCaptioner:
         except RequestFailed as error:
             result = _rejected(image, error.reason, error.detail, asked.answers + error.tries)
             asked.requests.append({"tries": error.tries, "failed": error.reason})
-        session.meter.image_done(sum("seconds" in request for request in asked.requests))
+        if self._asking is not None:
+            self._asking.meter.image_done(sum("seconds" in request for request in asked.requests))
         if asked.requests:
             session.telemetry.write(asked)
         return result
@@ -147,10 +85,10 @@ class ChatCaptioner:
 
     def live(self) -> str:
         """What the client is at, tokens a second."""
-        session = self._session
-        if session is None:
+        asking = self._asking
+        if asking is None:
             return ""
-        return ", ".join(filter(None, [session.client.live(), session.meter.live()]))
+        return ", ".join(filter(None, [asking.client.live(), asking.meter.live()]))
 
     def give_up(self) -> None:
         self.stop(StageStopped(f"the run was ended; {CONTINUE}"))
@@ -158,11 +96,13 @@ class ChatCaptioner:
     def stop(self, error: PfcvrError) -> None:
         """End every call of ``caption`` at work, and all to come, with ``error``."""
         self._stopped = self._stopped or error
-        if self._session is not None:
-            self._session.client.stop(error)
+        if self._asking is not None:
+            self._asking.client.stop(error)
 
     def close(self) -> None:
         """Cancel what is under way and close connections and files."""
+        if self._asking is not None:
+            self._asking.client.close()
         if self._session is not None:
             self._session.close()
 
@@ -175,7 +115,6 @@ class ChatCaptioner:
                 if attempt >= self._config.attempts and not self._may_ask_again(asked):
                     break
                 reply = self._ask(session, image, draw, asked)
-                session.meter.answered(reply)
             asked.answers += 1
             verdict = self._judge(image, reply)
             if isinstance(verdict, Judged):
@@ -192,12 +131,14 @@ class ChatCaptioner:
         return self._options.retry is not None and len(asked.requests) < self._config.attempts
 
     def _ask(self, session: "_Session", image: ImageRecord, draw: Drawing, asked: "_Asked") -> Reply:
+        asking = self._opened(session)
         if asked.prepared is None:
             with self._decoding:
                 asked.prepared = prepare(self._content(session, image), self._config.image)
         body = caption_body(self._model, self._prompt, draw, asked.prepared.jpeg)
-        answered = session.client.ask(body, partial(session.cache.put, self._request(image, draw)))
+        answered = asking.client.ask(body, partial(session.cache.put, self._request(image, draw)))
         asked.requests.append({"seconds": round(answered.seconds, 4), "tries": answered.tries})
+        asking.meter.answered(answered.reply)
         return answered.reply
 
     def _content(self, session: "_Session", image: ImageRecord) -> bytes:
@@ -222,10 +163,11 @@ class ChatCaptioner:
         return vision_tokens(*fitted_size(image.width, image.height, self._config.image))
 
     def _caption(self, image: ImageRecord, reply: Reply, draw: Drawing, judged: Judged) -> Caption:
+        weights = self._depends_on.get("weights_sha256")
         origin = CaptionOrigin(
             captioner=self._source.captioner,
             model=self._model,
-            revision=reply.model,
+            revision=reply.model if weights is None else f"sha256:{weights}",
             prompt=self._prompt.label,
             prompt_sha256=self._prompt.sha256,
             sampling={**draw.sampling, "max_tokens": draw.max_tokens},
@@ -243,30 +185,56 @@ class ChatCaptioner:
         )
 
     def _started(self) -> "_Session":
-        with self._starting:
-            if self._session is None and self._stopped is None:
-                try:
-                    self._session = self._start()
-                except PfcvrError as error:
-                    self._stopped = error
-                except OSError as error:
-                    what = f"{error.filename or self._workspace.root}: {error.strerror or error}"
-                    self._stopped = StageStopped(f"{what}; mend the cause and run the same command to continue")
-            if self._session is None or self._stopped is not None:
-                raise self._stopped or StageStopped(f"nothing was started; {CONTINUE}")
+        """What every row needs; never waits for a server that is still starting."""
+        if self._session is not None and self._stopped is None:
             return self._session
+        with self._starts():
+            self._session = self._session or self._start()
+        return self._session
+
+    def _opened(self, session: "_Session") -> "_Asking":
+        """Whom to ask, found or started for the first question that no kept answer fits."""
+        with self._starts():
+            self._asking = self._asking or self._open(session)
+        return self._asking
+
+    @contextmanager
+    def _starts(self) -> Iterator[None]:
+        """One thread at a time. Whatever goes wrong is no row's fault and ends the run; nothing starts after that."""
+        with self._starting:
+            if self._stopped is None:
+                try:
+                    yield
+                except PfcvrError as error:
+                    self._stopped = self._stopped or error
+                except Exception as error:
+                    self._stopped = self._stopped or self._cannot_start(error)
+            if self._stopped is not None:
+                raise self._stopped
+
+    def _cannot_start(self, error: Exception) -> StageStopped:
+        if isinstance(error, OSError):
+            what = f"{error.filename or self._workspace.root}: {error.strerror or error}"
+        else:
+            what = f"captioner '{self._source.captioner}' cannot start ({type(error).__name__}: {first_line(error)})"
+        return StageStopped(f"{what}; mend the cause and run the same command to continue")
 
     def _start(self) -> "_Session":
+        roots = {name: Path(source.root).resolve() for name, source in self._workspace.sources().items()}
         with ExitStack() as undo:
-            client = self._source.open(self._config, self._model, self._prompt)
-            undo.callback(client.close)
-            roots = {name: Path(source.root).resolve() for name, source in self._workspace.sources().items()}
             telemetry = _Telemetry(self._workspace.folder("caption") / "telemetry.jsonl")
             undo.callback(telemetry.close)
             cache = RequestCache(self._workspace.root / CACHE)
-            session = _Session(client, cache, self._forecast(len(cache)), telemetry, roots)
             undo.pop_all()
-        return session
+        return _Session(cache, telemetry, roots)
+
+    def _open(self, session: "_Session") -> "_Asking":
+        with ExitStack() as undo:
+            client = self._source.open(self._config, self._model, self._prompt)
+            undo.callback(client.close)
+            asking = _Asking(client, self._forecast(len(session.cache)))
+            undo.pop_all()
+        return asking
 
     def _forecast(self, kept_answers: int) -> Meter:
         tell = (lambda text: None) if self._options.quiet else tell_on_stderr
@@ -328,16 +296,21 @@ class _Asked:
 class _Session:
     """What is open from the first row to the last."""
 
-    client: Answerer
     cache: RequestCache
-    meter: Meter
     telemetry: "_Telemetry"
     roots: dict[str, Path]
 
     def close(self) -> None:
-        self.client.close()
         self.cache.close()
         self.telemetry.close()
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """What is open from the first question to the last row."""
+
+    client: Answerer
+    meter: Meter
 
 
 class _Telemetry:

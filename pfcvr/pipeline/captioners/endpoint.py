@@ -55,6 +55,8 @@ def base_url(text: str) -> str:
         raise UsageError(f"--base-url holds more than an address, after '?' or '#'; a key belongs into {KEY_VARIABLE}")
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError(f"--base-url '{text}' is no http address; give one such as {EXAMPLE}")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise UsageError(f"--base-url '{text}' has no port from 1 to 65535; give an address such as {EXAMPLE}")
     return str(url.copy_with(path="/v1")) if url.path == "/" else str(url).rstrip("/")
 
 

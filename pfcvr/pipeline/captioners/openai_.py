@@ -2,7 +2,8 @@
 
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
-from pfcvr.pipeline.captioners.chat_captioner import ChatCaptioner, Servers, sealed_model
+from pfcvr.pipeline.captioners.answer_source import Servers
+from pfcvr.pipeline.captioners.chat_captioner import ChatCaptioner, sealed_model
 from pfcvr.pipeline.captioners.chat_client import Retries
 from pfcvr.pipeline.captioners.endpoint import EXAMPLE, api_key, base_url, choose_model
 from pfcvr.stage import RunOptions

@@ -58,9 +58,13 @@ DEFAULT_ARGUMENTS = (
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What one server is started with; ``devices`` is its share of the GPUs, None where there is nothing to share."""
+    """What one server is started with; ``devices`` is its share of the GPUs, None where there is nothing to share.
+
+    ``model`` is a name on the Hub or a path, ``served_name`` what requests call it.
+    """
 
     model: str
+    served_name: str
     python: str
     arguments: tuple[str, ...]
     log: Path
@@ -87,7 +91,7 @@ class VllmServer:
     def launch(self) -> None:
         """Start the process without waiting for it."""
         plan = self._plan
-        own = ["--host", HOST, "--port", str(self._port)]
+        own = ["--host", HOST, "--port", str(self._port), "--served-model-name", plan.served_name]
         command = [plan.python, "-m", *self._entry, plan.model, *own, *DEFAULT_ARGUMENTS, *plan.arguments]
         self._process = ChildProcess(command, plan.log, _environment(plan.devices))
 

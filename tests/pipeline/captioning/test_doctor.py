@@ -112,6 +112,11 @@ def test_the_verdict_on_the_caption_is_told_and_fails_nothing(examine) -> None:
     assert "would be rejected as not_json" in diagnosis.findings[2].said
 
 
+def test_an_impossible_port_is_one_sentence(capsys) -> None:
+    assert run(data_app, "pfcvr-data", ["doctor", "--base-url", "http://127.0.0.1:99999/v1"]) == 2
+    assert "has no port from 1 to 65535" in capsys.readouterr().err
+
+
 def test_a_server_that_answers_nothing_is_one_sentence(start) -> None:
     server = start(script=lambda asked: faults.error(401), probe=None)
     with pytest.raises(ServerError, match="answers 401, a key is needed: set OPENAI_API_KEY$"):

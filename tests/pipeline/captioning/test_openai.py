@@ -18,7 +18,7 @@ from PIL import Image
 
 from pfcvr.cli import data_app, run
 from pfcvr.errors import NothingKept, SealedError, ServerError, StageStopped, UsageError, WorkspaceError
-from pfcvr.pipeline.captioners import openai_
+from pfcvr.pipeline.captioners import answer_source, openai_
 from pfcvr.pipeline.captioners.chat_client import ChatClient, ClientSettings, Retries
 from pfcvr.pipeline.captioners.chat_request import chat_body
 from pfcvr.pipeline.captioners.prompt import load_prompt
@@ -92,6 +92,41 @@ def test_a_sealed_stage_whose_model_was_never_named_needs_no_server_either(pictu
             captioning.run(server, OVERWRITE, **changes)
     with pytest.raises(SealedError, match=r"seed \(0 before, 3 now\)"):
         captioning.run(start(), seed=3)
+
+
+def test_captions_stay_until_the_server_that_is_to_make_others_answers(pictures, start) -> None:
+    captioning, server = pictures(3), start()
+    captioning.run(server, model="tiny-vl")
+    before = captioning.sealed_bytes()
+    server.die()
+    with pytest.raises(ServerError, match="no server answers there"):
+        captioning.run(server, OVERWRITE, model="another")
+    assert captioning.sealed_bytes() == before
+    assert captioning.run(server, model="tiny-vl").already_done
+
+
+def test_answers_that_are_all_kept_need_no_server(pictures, start) -> None:
+    captioning, server = pictures(4), start()
+    captioning.run(server, model="tiny-vl")
+    first = captioning.sealed_bytes()
+    captioning.run(server, OVERWRITE, model="tiny-vl", seed=9)
+    server.die()
+    assert captioning.run(server, OVERWRITE, model="tiny-vl").kept == 4
+    assert captioning.sealed_bytes() == first
+
+
+def test_whatever_keeps_the_client_from_starting_ends_the_run_and_is_no_rows_fault(
+    pictures, start, monkeypatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise OverflowError("port must be 0-65535")
+
+    captioning, server = pictures(5), start()
+    monkeypatch.setattr(answer_source, "choose_model", breaks)
+    with pytest.raises(StageStopped, match=r"'openai' cannot start \(OverflowError: port must be 0-65535\); mend the"):
+        captioning.run(server, model="tiny-vl")
+    monkeypatch.undo()
+    assert captioning.run(server, model="tiny-vl").kept == 5
 
 
 def test_a_bad_answer_is_followed_by_another_question_and_rejected_after_three(pictures, start) -> None:
@@ -317,6 +352,9 @@ def test_the_key_is_sent_and_shows_nowhere(pictures, start, monkeypatch) -> None
         ({"base_url": "127.0.0.1:8000"}, "is no http address; give one such as http://127.0.0.1:8000/v1"),
         ({"base_url": "http://me:word@127.0.0.1:8000"}, "holds a user name or password; leave it out"),
         ({"base_url": "http://127.0.0.1:port/v1"}, "--base-url is no address"),
+        ({"base_url": "http://127.0.0.1:99999/v1"}, "has no port from 1 to 65535; give an address such as http"),
+        ({"base_url": "http://127.0.0.1:-1/v1", "model": "m"}, "has no port from 1 to 65535"),
+        ({"base_url": "http://127.0.0.1:0/v1", "model": "m"}, "has no port from 1 to 65535"),
         ({"captioner": "template"}, "captioner 'template' asks no model; for captions by --base-url http"),
     ],
 )

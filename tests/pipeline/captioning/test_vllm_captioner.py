@@ -12,15 +12,17 @@ import pytest
 from waiting import wait_until
 
 from pfcvr.config import CaptionConfig, parse
-from pfcvr.errors import BackendError, PfcvrError, StageStopped, UsageError
+from pfcvr.errors import BackendError, PfcvrError, SealedError, StageStopped, UsageError
 from pfcvr.pipeline import caption
 from pfcvr.pipeline.captioners.vllm_server import RESTARTS, entry_point, shares, visible_devices
+from pfcvr.pipeline.weights import weights_sha256
 from pfcvr.records import Caption
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
 STUB = Path(__file__).parent / "stub"
 QUIET = RunOptions(quiet=True)
+OVERWRITE = RunOptions(quiet=True, overwrite=True)
 PROGRAM = "from pfcvr.cli import data_main; data_main()"
 
 
@@ -41,8 +43,8 @@ def workspace(small: Any) -> Workspace:
     return opened
 
 
-def config(**values: Any) -> CaptionConfig:
-    return CaptionConfig(captioner="vllm", model="tiny", prompt="vehicle-text", concurrency=2, **values)
+def config(model: str = "tiny", **values: Any) -> CaptionConfig:
+    return CaptionConfig(captioner="vllm", model=model, prompt="vehicle-text", concurrency=2, **values)
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -80,6 +82,43 @@ def test_a_sealed_stage_needs_no_server(workspace: Workspace, notes: Path) -> No
     caption.run(workspace, config(), QUIET)
     assert caption.run(workspace, config(), QUIET).already_done
     assert len(lines(notes, "starts.jsonl")) == 1
+
+
+def test_weights_in_a_folder_are_known_by_what_they_hold_and_named_without_their_place(
+    workspace: Workspace, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "w1" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    caption.run(workspace, config("./w1"), QUIET)
+    (start,) = lines(notes, "starts.jsonl")
+    assert (start["arguments"]["model"], start["arguments"]["served_model_name"]) == ("./w1", "w1")
+    origins = [record.origin for record in workspace.records("caption", Caption)]
+    assert {origin.model for origin in origins} == {"w1"}
+    assert {origin.revision for origin in origins} == {f"sha256:{weights_sha256(weights.parent)}"}
+    sealed = workspace.folder("caption").glob("*.json*")
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in sealed)
+    assert caption.run(workspace, config(str(tmp_path / "w1")), QUIET).already_done
+    weights.write_bytes(b"two")
+    with pytest.raises(SealedError, match=r"already made from other inputs: weights_sha256 \(.* now\); rerun with"):
+        caption.run(workspace, config("./w1"), QUIET)
+    caption.run(workspace, config("./w1"), OVERWRITE)
+    assert len(lines(notes, "requests.jsonl")) == 24
+    weights.write_bytes(b"one")
+    caption.run(workspace, config("./w1"), OVERWRITE)
+    assert len(lines(notes, "requests.jsonl")) == 24, "answers of weights that were asked before were paid for again"
+
+
+def test_a_server_that_cannot_be_started_costs_no_captions(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption.run(workspace, config(), QUIET)
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(BackendError, match="needs the package 'vllm'"):
+        caption.run(workspace, config("other"), OVERWRITE)
+    assert len(captioned(workspace)) == 12
+    assert caption.run(workspace, config(), QUIET).already_done
 
 
 def test_replicas_share_the_requests_and_the_gpus(

@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
     answered = 0
 
     def do_GET(self) -> None:
-        self.reply({"data": [{"id": ARGUMENTS.model}]} if self.path == "/v1/models" else {})
+        self.reply({"data": [{"id": ARGUMENTS.served_model_name}]} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -55,7 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": SENTENCE}
         usage = {"prompt_tokens": 2000, "completion_tokens": 60}
         self.reply(
-            {"model": ARGUMENTS.model, "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+            {
+                "model": ARGUMENTS.served_model_name,
+                "choices": [{"message": message, "finish_reason": "stop"}],
+                "usage": usage,
+            }
         )
 
     def reply(self, value: object) -> None:
@@ -71,7 +75,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 parser = argparse.ArgumentParser()
-for option in ("--model", "--host", "--structured-outputs-config", "--limit-mm-per-prompt", "--max-model-len"):
+for option in (
+    "--model",
+    "--served-model-name",
+    "--host",
+    "--structured-outputs-config",
+    "--limit-mm-per-prompt",
+    "--max-model-len",
+):
     parser.add_argument(option)
 parser.add_argument("--port", type=int)
 parser.add_argument("--max-num-seqs", type=int)
