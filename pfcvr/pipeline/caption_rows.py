@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.json_stream import JsonStream
-from pfcvr.pipeline.sources.text_lines import UNDECODABLE
+from pfcvr.pipeline.sources.text_lines import UNDECODABLE, refuse_utf_16
 
 NAME_KEYS = ("image_id", "file_path", "img_path", "filename", "file_name", "path", "image")
 CAPTION_KEYS = ("captions", "caption")
@@ -49,9 +49,10 @@ class MalformedRow:
 
 
 def read_caption_rows(path: Path) -> Iterator[CaptionRow | MalformedRow]:
-    """The rows of ``path`` one by one, with flat memory; raises SourceError when there is no such file."""
+    """The rows of ``path`` one by one, with flat memory; raises SourceError for no file and for UTF-16."""
     if not path.is_file():
         raise SourceError(f"{path}: no such captions file; expected a JSON list, JSON Lines, CSV or TSV file")
+    refuse_utf_16(path)
     reader = _READERS.get(path.suffix.lower(), _json_list if _starts_with_bracket(path) else _json_lines)
     return reader(path)
 

@@ -14,7 +14,7 @@ from pfcvr.files import sha256_file
 from pfcvr.identity_draw import draw_order
 from pfcvr.pipeline.caption_rows import NAME_KEYS, MalformedRow, read_caption_rows
 from pfcvr.pipeline.image_names import ImageNames, clean_name
-from pfcvr.pipeline.sources.text_lines import text_lines
+from pfcvr.pipeline.sources.text_lines import refuse_utf_16, text_lines
 from pfcvr.records import ImageRecord, Rejected, Selected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace
@@ -194,6 +194,7 @@ def _entries(path: Path) -> Iterator[str]:
     if path.suffix.lower() in ROW_SUFFIXES:
         yield from _row_names(path)
         return
+    refuse_utf_16(path)
     for _, line in text_lines(path, "utf-8"):
         first, *others = line.split()
         yield first if len(others) == 2 and all(other.isdecimal() for other in others) else line

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.json_stream import JsonStream
+from pfcvr.pipeline.sources.text_lines import refuse_utf_16
 
 REQUIRED_LISTS = ("images", "annotations", "categories")
 
@@ -22,6 +23,7 @@ class CocoFile:
         self._db = database
         self._db.execute("CREATE TABLE item (list TEXT, number INTEGER, body TEXT, PRIMARY KEY (list, number))")
         try:
+            refuse_utf_16(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
                 lists = self._read(file)
         except FileNotFoundError:

@@ -7,6 +7,7 @@ from typing import IO, Any
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.caption_rows import CAPTION_KEYS
 from pfcvr.pipeline.json_stream import JsonStream
+from pfcvr.pipeline.sources.text_lines import refuse_utf_16
 from pfcvr.records import EditForm
 
 EXPECTED = (
@@ -19,6 +20,7 @@ def recognise(path: Path) -> tuple[EditForm, str]:
     """The form of the file ``path`` and why; raises SourceError where it is none that can be merged."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file of edits; expected {EXPECTED}")
+    refuse_utf_16(path)
     with path.open("rb") as raw:
         start = raw.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"PK"):

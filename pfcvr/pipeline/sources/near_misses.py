@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from pfcvr.pipeline.json_stream import JsonStream
 from pfcvr.pipeline.sources import Importer
-from pfcvr.pipeline.sources.reid_json import captions_files
+from pfcvr.pipeline.sources.reid_json import captions_files, listed_files
+from pfcvr.pipeline.sources.text_lines import is_utf_16
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 
 FOLDERS_OF_LAYOUTS = {
@@ -38,6 +39,12 @@ def near_miss(source: Path, layouts: Mapping[str, Importer]) -> str | None:
     if len(lists) > 1:
         names = ", ".join(path.name for path in lists)
         return f"several captions files lie here ({names}); give the file itself as the source"
+    utf_16 = next((path.name for path in listed_files(source) if is_utf_16(path)), None)
+    if utf_16 is not None:
+        return (
+            f"{ascii(utf_16)[1:-1]} is text in UTF-16, and it may be what names the vehicles; save it as UTF-8, or "
+            "take each folder for a vehicle with --format folder"
+        )
     damaged = next((path.name for path in files if path.suffix.lower() in JSON_SUFFIXES and _is_damaged(path)), None)
     if damaged is not None:
         return (

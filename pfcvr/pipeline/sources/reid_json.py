@@ -18,6 +18,7 @@ from pfcvr.pipeline.image_names import clean_name
 from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable
 from pfcvr.pipeline.sources.published import published_counts
+from pfcvr.pipeline.sources.text_lines import is_utf_16, refuse_utf_16
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.records import Split
 
@@ -54,6 +55,9 @@ class ReidJson:
 
     def read(self, source: Path, unpacked: Path) -> SourceListing:
         files = captions_files(source)
+        if not files:
+            for path in listed_files(source):
+                refuse_utf_16(path)
         if len(files) != 1:
             found = f"{len(files)} such files ({', '.join(path.name for path in files)})" if files else "no such file"
             raise SourceError(f"{source}: expected {EXPECTED}, found {found}; give the file itself as the source")
@@ -83,11 +87,18 @@ class ReidJson:
 
 def captions_files(source: Path) -> list[Path]:
     """Files directly in ``source``, or ``source`` itself, with a usable row among their first ones."""
+    return [path for path in listed_files(source) if _is_usable(path)]
+
+
+def listed_files(source: Path) -> list[Path]:
+    """Files directly in ``source``, or ``source`` itself, whose name is that of a list of captions."""
     files = [source] if source.is_file() else [path for path in sorted(source.glob("*")) if is_plain_name(path.name)]
-    return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file() and _is_usable(path)]
+    return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def _is_usable(path: Path) -> bool:
+    if is_utf_16(path):
+        return False
     for number, row in enumerate(read_caption_rows(path)):
         if isinstance(row, CaptionRow) and _image_path(row) and _identity(row) and row.captions():
             return True

@@ -4,12 +4,30 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from pfcvr.errors import SourceError
+
 BLOCK_BYTES = 1 << 20
 UNDECODABLE = "\ufffd"
 
 
+def is_utf_16(path: Path) -> bool:
+    """Whether the file begins with the byte order mark of UTF-16, as what Windows tools call Unicode does."""
+    with path.open("rb") as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def refuse_utf_16(path: Path) -> None:
+    """Raises SourceError where the file is text in UTF-16, of which a reader of UTF-8 would understand nothing."""
+    if is_utf_16(path):
+        raise SourceError(f"{path}: is text in UTF-16; save it as UTF-8, then run the same command again")
+
+
 def text_encoding(path: Path) -> str:
-    """``utf-8`` where the whole file is valid UTF-8 (with or without a byte order mark), else ``gb18030``."""
+    """``utf-8`` where the whole file is valid UTF-8 (with or without a byte order mark), else ``gb18030``.
+
+    Raises SourceError for UTF-16.
+    """
+    refuse_utf_16(path)
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
         try:
