@@ -15,7 +15,7 @@ from pfcvr.errors import DataError, TrainingDiverged
 from pfcvr.files import atomic_write, write_json
 from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import AblationRow, ablation_table
-from pfcvr.model.data import open_data
+from pfcvr.model.data import open_data, training_splits
 from pfcvr.model.evaluate import NAMES, evaluate, read_evaluation
 from pfcvr.model.gather import from_first
 from pfcvr.model.published import published_ablation
@@ -23,7 +23,7 @@ from pfcvr.model.recipes import flat_keys, load_recipe
 from pfcvr.model.run_folder import seed_folder
 from pfcvr.model.statistics import mean_and_deviation
 from pfcvr.model.step import start_processes
-from pfcvr.model.train import train
+from pfcvr.model.train import check_parts, train
 
 
 def ablate(config: AblateConfig, quiet: bool = False, say: Callable[[str], None] | None = None) -> AblationReport:
@@ -49,6 +49,10 @@ class _Study:
         data = open_data(config.data)
         if not any(data.split(config.split).captions):
             raise DataError(f"{config.data}: no image of split '{config.split}' has a caption to search with")
+        for seed in config.seeds:
+            splits = training_splits(data, config.protocol, recipe.val_share, seed)
+            for needed in self.recipes:
+                check_parts(data.source, needed, splits)
         self.fingerprint = data.fingerprint
         self.facts: dict[str, Any] = {
             "data": config.data,

@@ -80,6 +80,11 @@ def _part_supervision(recipe: Recipe) -> AblationTable:
 
 def _mask_ratio(recipe: Recipe) -> AblationTable:
     _need(recipe, "7", "model.losses.mim")
+    if recipe.model.masked_patch_choice == "parts":
+        raise UsageError(
+            "table 7 changes model.patch_mask_ratio, which model.masked_patch_choice=parts never reads, so "
+            "its rows would be the same; --set model.masked_patch_choice=parts_first"
+        )
     rows = (
         AblationRow(
             str(ratio), f"{ratio:.0%} {recipe.model.patch_mask_ratio_means}", (f"model.patch_mask_ratio={ratio}",)

@@ -93,7 +93,7 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
         recipe = load_recipe(config.recipe, config.overrides, config.variant, config.method)
         data = open_data(config.data)
         splits = training_splits(data, config.protocol, recipe.val_share, config.seed)
-        _check_parts(data.source, recipe, splits)
+        check_parts(data.source, recipe, splits)
     identity = RunIdentity(
         recipe.method, recipe.variant, config.protocol, config.seed, data.fingerprint, recipe_text(recipe)
     )
@@ -268,7 +268,8 @@ class _Training:
         }
 
 
-def _check_parts(source: str, recipe: Recipe, splits: TrainSplits) -> None:
+def check_parts(source: str, recipe: Recipe, splits: TrainSplits) -> None:
+    """Raise DataError where ``recipe`` has part losses and no train image shows a part."""
     losses = recipe.model.losses
     if (losses.part_itc or losses.part_across or losses.part_mlm) and not splits.train.has_parts():
         raise DataError(

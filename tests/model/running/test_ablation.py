@@ -100,6 +100,12 @@ def test_a_recipe_that_has_nothing_to_take_away_is_refused(table: str, sentence:
         ablation_table(table, load_recipe("tiny"))
 
 
+def test_a_recipe_that_never_reads_the_mask_ratio_is_refused_for_table_7() -> None:
+    parts_alone = ("model.masked_patches=zero", "model.masked_patch_choice=parts")
+    with pytest.raises(UsageError, match="so its rows would be the same; --set model.masked_patch_choice=parts_first"):
+        ablation_table("7", load_recipe("t2i-veri", parts_alone))
+
+
 def test_a_recipe_without_copies_is_refused_for_table_5() -> None:
     with pytest.raises(UsageError, match="takes the copies of the images away.*--set augment.expand=true"):
         ablation_table("5", load_recipe("t2i-verw"))
@@ -268,6 +274,17 @@ def test_a_folder_with_rows_of_another_recipe_is_refused(config: AblateConfig) -
     other = config.model_copy(update={"overrides": (*config.overrides, "optimizer.lr=1e-4")})
     with pytest.raises(SealedError, match=r"made from something else: optimizer.lr \(0.001 before, 0.0001 now\)"):
         ablate(other, quiet=True)
+
+
+def test_parts_that_a_later_row_needs_and_the_data_lack_are_told_before_anything_is_trained(
+    config: AblateConfig, make_data: Callable[..., Path], rows_of: Callable
+) -> None:
+    """The first row of table 5 has no part loss."""
+    bare = [{**row, "parts": []} for row in rows_of(range(8))]
+    data = make_data(train=bare[:12], val=bare[12:18], test=bare[18:])
+    with pytest.raises(DataError, match="no train image shows a part, which the part losses need"):
+        ablate(config.model_copy(update={"data": str(data)}), quiet=True, say=lambda _: None)
+    assert not config.out.exists()
 
 
 def test_a_split_without_captions_is_refused_before_anything_is_trained(
