@@ -59,6 +59,7 @@ class ImageTable:
         if taken is not None:
             detail = f"{image.path}: {image.image_id} is already taken by {taken[0]}"
             self.refuse(place, "duplicate_image_id", detail)
+            self.pass_over(image.path)
             return False
         self._db.execute(ADD, tuple(asdict(image).values()))
         return True
@@ -89,6 +90,11 @@ class ImageTable:
 
     def has_image(self, path: str) -> bool:
         return self._db.execute("SELECT 1 FROM image WHERE path = ?", (path,)).fetchone() is not None
+
+    def split_of(self, path: str) -> str | None:
+        """The split that the source gave the image of this file, if it gave it one."""
+        found = self._db.execute("SELECT source_split FROM image WHERE path = ?", (path,)).fetchone()
+        return found[0] if found is not None else None
 
     def pass_over(self, path: str) -> None:
         """Note a file that a list names and that becomes no image of its own, so that it is not ``unlisted``."""

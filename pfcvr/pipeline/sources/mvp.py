@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable, stem_of
+from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 
 NAME = re.compile(r"(\d+)_(.+)")
@@ -27,7 +27,7 @@ class Mvp:
         for row in walk_images(source.resolve()):
             if isinstance(row, FoundImage) and NAME.fullmatch(stem_of(row.path)):
                 own = suffixes.setdefault(stem_of(row.path), set())
-                own.add(MASK_SUFFIX if row.path.lower().endswith(MASK_SUFFIX) else "picture")
+                own.add(MASK_SUFFIX if _is_mask(row.path) else "picture")
                 if len(own) == 2:
                     return f"found {stem_of(row.path)} both as a picture and as a mask ({MASK_SUFFIX})"
         return None
@@ -37,10 +37,11 @@ class Mvp:
             raise SourceError(f"{source}: not a folder; give the folder that holds images and part masks")
         table = ImageTable(source.resolve())
         table.add_files(walk_images(table.root))
-        masks = {stem_of(path) for path in table.files() if path.lower().endswith(MASK_SUFFIX)}
+        masks = {stem_of(path) for path in table.files() if _is_mask(path)}
         found: Counter[str] = Counter(masks=len(masks))
+        found["masks_without_image"] = len(masks - {stem_of(path) for path in table.files() if not _is_mask(path)})
         for path in table.files():
-            if path.lower().endswith(MASK_SUFFIX):
+            if _is_mask(path):
                 continue
             parsed = NAME.fullmatch(stem_of(path))
             if parsed is None:
@@ -49,4 +50,9 @@ class Mvp:
             vehicle_id, stem = parsed.groups()
             found["images_without_mask"] += stem_of(path) not in masks
             table.add(SourceImage(f"{vehicle_id}/{stem}", vehicle_id, path), path)
-        return table.listing("mvp", (), dict(found))
+        alone = {what: found[what] for what in ("images_without_mask", "masks_without_image")}
+        return table.listing("mvp", (), dict(found), counted(alone))
+
+
+def _is_mask(path: str) -> bool:
+    return path.lower().endswith(MASK_SUFFIX)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable, stem_of
+from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.list_files import in_folder, listed_names, needed_folder
 from pfcvr.pipeline.sources.text_lines import UNDECODABLE, text_encoding, text_lines
 from pfcvr.pipeline.sources.tree import walk_images
@@ -30,6 +30,7 @@ class VehicleId:
         table.add_files(walk_images(root))
         attributes = _Attributes(table)
         lists = [path for path in (root / LISTS / "train_list.txt", *_tests(root)) if path.is_file()]
+        in_both = 0
         for path in [*lists, *(path for path in [root / ALL_IMAGES] if path.is_file())]:
             split: Split | None = "test" if path.name.startswith("test") else "train" if path in lists else None
             for line in listed_names(table, path, (1,)):
@@ -37,9 +38,12 @@ class VehicleId:
                 image_path = in_folder(table, "image", line.name)
                 known: dict[str, Any] = attributes.of(vehicle_id) | {"source_split": split}
                 image_id = f"{vehicle_id}/{stem_of(image_path)}"
+                in_both += split == "test" and table.split_of(image_path) == "train"
                 table.add(SourceImage(image_id, vehicle_id, image_path, **known), line.place)
-        notes = {"names": attributes.notes, "images_in_no_list": table.unlisted()}
-        return table.listing("vehicleid", [*lists, *attributes.files], notes)
+        unlisted = table.unlisted("image/*")
+        notes = {"names": attributes.notes, "images_in_no_list": unlisted, "test_lines_of_train_images": in_both}
+        surprises = counted({"images_in_no_list": unlisted["count"], "test_lines_of_train_images": in_both})
+        return table.listing("vehicleid", [*lists, *attributes.files], notes, surprises)
 
 
 def _tests(root: Path) -> list[Path]:

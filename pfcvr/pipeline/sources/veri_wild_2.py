@@ -6,7 +6,7 @@ from typing import Any
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable, stem_of
+from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.list_files import listed_names
 from pfcvr.pipeline.sources.tree import walk_images
 
@@ -40,12 +40,11 @@ class VeriWild2:
                 if table.add(image, line.place):
                     own.add(image_id)
             facts[path.name] = {"images": len(own), "columns": columns + 1}
-        notes: dict[str, Any] = {
-            "lists": facts,
-            "list_overlaps": _overlaps(members),
-            "images_in_no_list": table.unlisted(),
-        }
-        return table.listing("veri-wild-2", lists, notes)
+        overlaps, unlisted = _overlaps(members), table.unlisted()
+        notes: dict[str, Any] = {"lists": facts, "list_overlaps": overlaps, "images_in_no_list": unlisted}
+        surprises = [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
+        surprises += counted({"images_in_no_list": unlisted["count"]})
+        return table.listing("veri-wild-2", lists, notes, surprises)
 
 
 def _lists(root: Path) -> list[Path]:

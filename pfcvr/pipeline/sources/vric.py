@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable, stem_of
+from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.list_files import in_folder, listed_names, needed_folder
 from pfcvr.pipeline.sources.tree import walk_images
 from pfcvr.records import Split
@@ -30,7 +30,9 @@ class Vric:
                 image_id = f"{vehicle_id}/{stem_of(image_path)}"
                 image = SourceImage(image_id, vehicle_id, image_path, camera_id, source_split=SPLIT_OF[part])
                 table.add(image, line.place)
-        return table.listing("vric", _lists(root), {"images_in_no_list": table.unlisted()})
+        unlisted = table.unlisted("*_images/*")
+        surprises = counted({"images_in_no_list": unlisted["count"]})
+        return table.listing("vric", _lists(root), {"images_in_no_list": unlisted}, surprises)
 
 
 def _lists(root: Path) -> list[Path]:

@@ -157,6 +157,7 @@ def test_a_strict_import_fails_on_the_same_bytes_and_writes_every_surprise_down(
     (intake.root / "train_images/b.jpg").write_bytes((intake.root / "train_images/a.jpg").read_bytes())
     with pytest.raises(SourceError, match=r"1 surprises: same bytes: 1/a and 2/b; mend"):
         intake.run_import(strict=True)
+    (intake.root / "train_images/b.jpg").unlink()
     write_source(intake, LAYOUTS["vric"], *(f"absent{number}.jpg" for number in range(9)))
     with pytest.raises(SourceError, match=r"found 9 surprises: .*; all of them are in .*surprises.txt; mend"):
         intake.run_import(strict=True, source=intake.root)

@@ -258,6 +258,42 @@ def test_several_layouts_in_one_folder_are_named_instead_of_guessed(veri) -> Non
     assert veri.run_import(format="veri-776").kept == 5
 
 
+def strict_surprises(intake) -> list[str]:
+    with pytest.raises(SourceError):
+        intake.run_import(strict=True)
+    return (intake.workspace.folder("import") / "surprises.txt").read_text().splitlines()
+
+
+def test_vehicleid_in_strict_mode_names_images_of_both_lists_and_of_none(intake) -> None:
+    paint(intake, "image/0000001.jpg", "image/0000002.jpg", "image/0000003.jpg")
+    intake.write("train_test_split/train_list.txt", "0000001 7\n")
+    intake.write("train_test_split/test_list_800.txt", "0000001 7\n0000002 12\n")
+    intake.write("train_test_split/test_list_1600.txt", "0000002 12\n")
+    assert strict_surprises(intake) == ["images in no list x 1", "test lines of train images x 1"]
+    assert intake.run_import().notes["test_lines_of_train_images"] == 1
+
+
+def test_vric_in_strict_mode_names_images_in_no_list(intake) -> None:
+    paint(intake, "train_images/1.jpg", "train_images/1.png", "probe_images/2.jpg", "overview.jpg")
+    intake.write("vric_train.txt", "1.jpg 1 17\n1.png 1 17\n")
+    assert strict_surprises(intake) == ["images in no list x 1", "vric_train.txt:2 (duplicate_image_id)"]
+
+
+def test_veri_wild_2_in_strict_mode_names_shared_and_unlisted_images(intake) -> None:
+    paint(intake, "gallery/gallery_final/a.jpg", "gallery/gallery_final/b.jpg")
+    intake.write("test_split/A_gallery.txt", "a.jpg 1 1\n")
+    intake.write("test_split/A_query.txt", "a.jpg 1 1\n")
+    assert strict_surprises(intake) == [
+        "A_query.txt and A_gallery.txt share 1 images",
+        "images in no list x 1",
+    ]
+
+
+def test_mvp_in_strict_mode_names_images_and_masks_that_stand_alone(masks) -> None:
+    Image.new("L", (10, 10), 36).save(masks.root / "mask/00003_000021.png")
+    assert strict_surprises(masks) == ["images without mask x 1", "masks without image x 1"]
+
+
 SETS = {
     "reid_raw.json": ("CUHK-PEDES", "imgs/CUHK01/0363004.png", {"file_path": "CUHK01/0363004.png", "captions": ["a"]}),
     "ICFG-PEDES.json": ("ICFG-PEDES", "imgs/test/1.jpg", {"file_path": "test/1.jpg", "captions": ["a"]}),
