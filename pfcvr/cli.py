@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 refused, stopped, or nothing kept; 2 usage; 130 Ctrl-C. No
 command imports what it needs in its body.
 """
 
-import json
 import os
 import sqlite3
 import sys
@@ -18,6 +17,7 @@ from pfcvr.cli_data_out import app as data_out_app
 from pfcvr.cli_data_people import app as data_people_app
 from pfcvr.cli_data_reading import app as data_reading_app
 from pfcvr.cli_model import app as model_app
+from pfcvr.cli_output import json_text, printable
 from pfcvr.cli_push import data_app as data_push_app
 from pfcvr.cli_push import model_app as model_push_app
 from pfcvr.cli_study import app as study_app
@@ -55,7 +55,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name=program, standalone_mode=False)
     except PfcvrError as error:
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), end="", file=sys.stderr)
         return _report(str(error), type(error).__name__, error.exit_code, as_json)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
@@ -66,7 +66,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
         if error.filename is None and error.errno not in DISK_FULL:
             raise
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), end="", file=sys.stderr)
         return _report(_system_refusal(error), "SystemRefusal", 1, as_json)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
@@ -93,7 +93,7 @@ def _system_refusal(error: OSError) -> str:
 
 def _report(sentence: str, kind: str, exit_code: int, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": {"kind": kind, "message": sentence, "exit_code": exit_code}}, ensure_ascii=False))
+        print(json_text({"error": {"kind": kind, "message": sentence, "exit_code": exit_code}}))
     else:
-        print(f"error: {sentence}", file=sys.stderr)
+        print(printable(f"error: {sentence}"), file=sys.stderr)
     return exit_code

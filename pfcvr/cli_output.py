@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,10 @@ RetryReason = Annotated[
     str | None, typer.Option("--retry", metavar="REASON", help="Take up the rows rejected for this reason again.")
 ]
 SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+
+
+UNSEEN = ("Cc", "Cf", "Cs")
+"""Categories of characters that steer a terminal, hide in a line or cannot be printed."""
 
 
 def new_app(help_text: str) -> typer.Typer:
@@ -31,7 +37,25 @@ def new_app(help_text: str) -> typer.Typer:
 def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
     """Print ``result`` as one JSON object, or ``text`` for people; of a launcher's processes the first one prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+        print(json_text(result) if as_json else printable(text))
+
+
+def json_text(result: dict[str, Any]) -> str:
+    """``result`` as one line of JSON that no terminal stumbles over."""
+    return printable(json.dumps(result, ensure_ascii=False, default=str))
+
+
+def printable(text: str) -> str:
+    """``text`` with control and format characters but tabs and line breaks as ``\\uXXXX``, as JSON writes them."""
+    return re.sub(r"[^\t\n -~]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    letter = found[0]
+    if unicodedata.category(letter) not in UNSEEN:
+        return letter
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def reasons_text(reasons: dict[str, int]) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(run_cli, arguments:
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_control_characters_of_a_source_never_reach_the_terminal_and_survive_in_json(run_cli, tmp_path: Path) -> None:
+    source, workspace = tmp_path / "source", str(tmp_path / "work")
+    camera, color = "\x1b[2J\x07\x9b2J", "blue\u202e\U000e0041日本"
+    info = source / "train_test_split" / "vehicle_info.txt"
+    info.parent.mkdir(parents=True)
+    info.write_text(f"00001/000001;{camera};2018-03-11 08:21:03;Audi;Sedan;{color}\n")
+    picture = source / "images" / "00001" / "000001.jpg"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (32, 32), "navy").save(picture)
+    told = []
+    for command in (["import", str(source), "--strict"], ["import", str(source), "--strict", "--debug"], ["stats"]):
+        if command == ["stats"]:
+            assert run_cli("pfcvr-data", "import", str(source), "-w", workspace)[0] == 0
+        _, out, err = run_cli("pfcvr-data", *command, "-w", workspace)
+        told.append(out + err)
+        assert not {letter for letter in out + err if unicodedata.category(letter) in ("Cc", "Cf")} - {"\n"}
+    assert r"blue\u202e\udb40\udc41日本" in told[0]
+    assert r"\u001b[2J\u0007\u009b2J" in told[-1]
+    _, out, _ = run_cli("pfcvr-data", "stats", "-w", workspace, "--json")
+    assert out.removesuffix("\n").isprintable()
+    assert camera in json.loads(out)["images_per_camera"]
 
 
 def test_what_the_system_refuses_is_one_sentence_with_the_path(run_cli, tmp_path: Path) -> None:
