@@ -27,6 +27,11 @@ class Encoded:
     gallery_labels: Labels
     own_image: Labels
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every feature is a finite number, as scores need."""
+        return bool(np.isfinite(self.queries).all() and np.isfinite(self.gallery).all())
+
     def query_metrics(self) -> QueryMetrics:
         """By the protocol: a hit is the same identity, the query's own image counts."""
         return feature_metrics(self.queries, self.gallery, self.query_labels, self.gallery_labels)

@@ -89,9 +89,6 @@ def feature_metrics(
     Raises:
         DataError: a feature is not a finite number.
     """
-    for name, features in (("query", queries), ("gallery", gallery)):
-        if not np.isfinite(features).all():
-            raise DataError(f"a {name} feature is not a finite number; the weights are damaged, train the model again")
     blocks = cosine_blocks(queries, gallery)
     return score_metrics(blocks, query_labels, gallery_labels, own, tie=COSINE_TIE)
 
@@ -185,7 +182,13 @@ def _rows_by_label(labels: Labels) -> dict[int, Labels]:
 
 
 def unit_features(features: Scores) -> Scores:
-    """``features`` [G, D] scaled to unit length; a row of zeros stays."""
+    """``features`` [G, D] scaled to unit length; a row of zeros stays.
+
+    Raises:
+        DataError: a feature is not a finite number.
+    """
+    if not np.isfinite(features).all():
+        raise DataError("a feature is not a finite number; the weights are damaged, train the model again")
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit: Scores = (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32, copy=False)
     return unit

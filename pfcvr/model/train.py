@@ -180,9 +180,9 @@ class _Training:
                 unwritten = {}
             if saves:
                 self._check_weights(log)
+            if evaluates and not from_first(log is not None and self._evaluate(log), self.accelerator.device):
+                self._stop(log, f"the weights after step {step + 1} give features that are no finite numbers")
             if log is not None and saves:
-                if evaluates:
-                    self._evaluate(log)
                 self._save(log)
             progress.advance()
 
@@ -202,19 +202,25 @@ class _Training:
             found = ", ".join(f"{name} {loss:g}" for name, loss in bad.terms.items())
             self._stop(log, f"the loss is {bad.total:g} at step {bad.step} ({found})")
 
-    def _evaluate(self, log: RunLog) -> None:
-        """Measure the weights on the selection images and keep them in ``model/`` if they are the best so far."""
+    def _evaluate(self, log: RunLog) -> bool:
+        """Measure the weights on the selection images and keep them in ``model/`` if they are the best so far.
+
+        Returns whether they could be measured: finite weights may still give infinite features.
+        """
         self.model.eval()
         retriever = PfcvrRetriever(self.model, self.accelerator.device)
-        measured = encode_split(retriever, self.splits.selection, self.workers, quiet=True).metrics()
+        encoded = encode_split(retriever, self.splits.selection, self.workers, quiet=True)
         self.model.train()
-        metrics = {name: round(value, 4) for name, value in asdict(measured).items()}
+        if not encoded.is_finite:
+            return False
+        metrics = {name: round(value, 4) for name, value in asdict(encoded.metrics()).items()}
         log.selection(self.state.step, self.splits.selection_name, metrics)
         best = self.state.best
         if best is None or (metrics["rank1"], metrics["mAP"]) > (best["rank1"], best["mAP"]):
             self.state.best = {"step": self.state.step, **metrics}
             _replace_model(self.folder.model, self.model)
         draw_curves(self.folder)
+        return True
 
     def _check_weights(self, log: RunLog | None) -> None:
         if not all_finite(self.model):

@@ -132,8 +132,11 @@ def test_features_that_are_not_numbers_are_refused() -> None:
     features = np.ones((3, 4), dtype=np.float32)
     broken = features.copy()
     broken[1, 2] = np.nan
-    with pytest.raises(DataError, match="a gallery feature is not a finite number"):
-        feature_metrics(features, broken, np.zeros(3, int), np.zeros(3, int))
+    for queries, gallery in ((features, broken), (broken, features)):
+        with pytest.raises(
+            DataError, match="a feature is not a finite number; the weights are damaged, train the model"
+        ):
+            feature_metrics(queries, gallery, np.zeros(3, int), np.zeros(3, int))
 
 
 def test_top_rows_are_best_first_and_the_first_of_equals_leads() -> None:

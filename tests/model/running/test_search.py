@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pfcvr.config import IndexConfig, SearchConfig
 from pfcvr.errors import CheckpointError, DataError, SealedError, UsageError
@@ -86,6 +88,16 @@ class TestWhatAUserIsTold:
     def test_an_empty_sentence(self, gallery: Path) -> None:
         with pytest.raises(UsageError, match="the text to search for is empty"):
             search(config_for(gallery, text="  "), quiet=True)
+
+    def test_weights_that_give_no_finite_features(self, finished_run: Path, painted: Path, tmp_path: Path) -> None:
+        shutil.copytree(finished_run, tmp_path / "run")
+        path = tmp_path / "run" / "model" / "model.safetensors"
+        weights = load_file(path)
+        save_file({name: torch.full_like(weight, float("nan")) for name, weight in weights.items()}, path)
+        with pytest.raises(DataError, match="a feature is not a finite number; the weights are damaged"):
+            search(config_for(tmp_path / "run", data=str(painted)), quiet=True)
+        with pytest.raises(DataError, match="a feature is not a finite number; the weights are damaged"):
+            index(IndexConfig(run=tmp_path / "run", data=str(painted), out=tmp_path / "new", workers=0), quiet=True)
 
     def test_neither_gallery_nor_run(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="neither a gallery of pfcvr index nor a run of pfcvr train"):

@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from pfcvr.config import TrainConfig
-from pfcvr.errors import BackendError, CheckpointError, DataError, LockedError, SealedError, StageStopped
+from pfcvr.errors import (
+    BackendError,
+    CheckpointError,
+    DataError,
+    LockedError,
+    SealedError,
+    StageStopped,
+    TrainingDiverged,
+)
 from pfcvr.model import train as training
 from pfcvr.model.data import open_data
 from pfcvr.model.pfcvr import PfcvrModel
@@ -302,6 +310,16 @@ def test_a_rate_that_ruins_the_weights_is_told_before_they_are_measured(
     )
     with pytest.raises(StageStopped, match=r"after step 1; there is no checkpoint yet; train in a new folder with"):
         train(absurd, quiet=True)
+
+
+def test_finite_weights_that_give_infinite_features_stop_the_run_as_a_loss_does(
+    painted: Path, small_model: tuple[str, ...], tmp_path: Path
+) -> None:
+    large = config_for(
+        painted, tmp_path / "run", small_model, "schedule.evaluate_every=1", "schedule.warmup=0", "optimizer.lr=1e30"
+    )
+    with pytest.raises(TrainingDiverged, match=r"the weights after step 1 give features that are no finite numbers; "):
+        train(large, quiet=True)
 
 
 @pytest.fixture
