@@ -74,9 +74,15 @@ def read_mask_folder(root: Path, notes: dict[str, Any], images: Iterable[ImageRe
         if isinstance(found, FoundImage) and found.path.lower().endswith(MASK_SUFFIX):
             masks.setdefault(found.path.rpartition("/")[2][: -len(MASK_SUFFIX)], found.path)
     for image in images:
-        path = masks.get(image.image_id.replace("/", "_", 1))
+        path = next((masks[name] for name in _mask_names(image) if name in masks), None)
         if path is not None and path != image.path:
             yield _mask_picture(root, path, image)
+
+
+def _mask_names(image: ImageRecord) -> list[str]:
+    """``VEHICLE_IMAGE``, and the image's own name where that begins with its vehicle already, as VeRi-776's do."""
+    own = image.image_id.removeprefix(f"{image.vehicle_id}/")
+    return [f"{image.vehicle_id}_{own}", *([own] if own.startswith(f"{image.vehicle_id}_") else [])]
 
 
 def read_exported_parts(root: Path, notes: dict[str, Any], images: Iterable[ImageRecord]) -> Iterator[GivenParts]:

@@ -244,6 +244,17 @@ def test_mvp_masks_alone_fit_the_images_of_a_workspace(masks, tmp_path, new_inta
     check_masks(wild, {"annotations": masks.root / "mask"})
 
 
+def test_mvp_masks_fit_the_images_of_veri_776_whose_names_begin_with_their_vehicle(veri) -> None:
+    veri.run_import()
+    (veri.root / "mask").mkdir()
+    Image.new("L", (32, 24), 36).save(veri.root / "mask/0001_c001_00016450_0.png")
+    Image.new("L", (32, 24), 22).save(veri.root / "mask/c002_00030600_0.png")
+    summary = parts.run(veri.workspace, PartsConfig(detector="import", annotations=veri.root / "mask"), QUIET)
+    assert summary.rejected == 0
+    found = {row.image_id: [own.part for own in row.instances] for row in veri.workspace.records("parts", ImageParts)}
+    assert {image_id: named for image_id, named in found.items() if named} == {"0001/0001_c001_00016450_0": ["wheels"]}
+
+
 def test_a_mask_of_another_size_is_refused(masks) -> None:
     Image.new("L", (10, 10), 36).save(masks.root / "mask/00002_000011.png")
     masks.run_import()
