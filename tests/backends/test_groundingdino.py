@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from PIL import Image
 from tiny_models.sam import make_segment_anything
 
 from pfcvr import geometry
-from pfcvr.records import PARTS, ImageParts
+from pfcvr.config import PartsConfig
+from pfcvr.pipeline.detectors.groundingdino import OriginalGroundingDinoDetector
+from pfcvr.pipeline.pictures import Found, Picture
+from pfcvr.records import PARTS, ImageParts, ImageRecord
 from pfcvr.store import Workspace
 
 pytestmark = [pytest.mark.backends, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
-THRESHOLD = 0.935
+THRESHOLD, LOW_THRESHOLD = 0.935, 0.2
 PHRASES = {"windows": ["window"], "wheels": ["wheel"], "doors": ["door"], "roof": ["roof rack"]}
 
 
@@ -92,6 +96,84 @@ def test_the_detector_gives_the_boxes_of_the_packages_own_call(
         assert (scores <= np.array(direct["scores"])[named][order] + 1e-4).all()
 
 
+Search = Callable[[list[Picture]], list[Found]]
+
+
+@pytest.fixture(scope="module")
+def searching(
+    original_groundingdino: dict[str, str],
+    groundingdino_python: str,
+    phrases: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[float], Search]]:
+    """The detector with a threshold, as a function of pictures alone."""
+    opened: list[OriginalGroundingDinoDetector] = []
+
+    def make(threshold: float) -> Search:
+        values = {"detector": "groundingdino", "detector_model": original_groundingdino["checkpoint"], "device": "cpu"}
+        values |= {"text_encoder": original_groundingdino["bert"], "python": groundingdino_python}
+        config = PartsConfig.model_validate(values | {"phrases": phrases, "threshold": threshold})
+        workspace = Workspace(tmp_path_factory.mktemp("detector") / "work", create=True)
+        opened.append(OriginalGroundingDinoDetector(workspace, config))
+        return opened[-1].detect
+
+    yield make
+    for detector in opened:
+        detector.close()
+
+
+@pytest.fixture(scope="module")
+def search(searching: Callable[[float], Search]) -> Search:
+    return searching(LOW_THRESHOLD)
+
+
+def picture(folder: Path, pixels: Image.Image) -> Picture:
+    path = folder / f"{len(list(folder.iterdir()))}.png"
+    pixels.save(path)
+    facts = {"vehicle_id": "1", "source": "s", "sha256": "0" * 64, "width": pixels.width, "height": pixels.height}
+    return Picture(ImageRecord(image_id=f"1/{path.stem}", path=path.name, **facts), path)
+
+
+def blobs(width: int, height: int, seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_an_answer_does_not_depend_on_the_other_pictures_of_the_call(search: Search, tmp_path: Path) -> None:
+    shapes = [(300, 20), (20, 300), (240, 12)]  # the package enlarges others to many more pixels
+    pictures = [picture(tmp_path, blobs(*shape, seed)) for seed, shape in enumerate(shapes)]
+    together = search(pictures)
+    assert all(found.instances for found in together)
+    assert len({found.instances[0].box_xyxy for found in together}) == len(shapes)
+    assert [search([own])[0] for own in reversed(pictures)] == together[::-1]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(Image.new("RGB", (12, 12), "red"), id="12 pixels"),
+        pytest.param(Image.new("RGB", (600, 20), "red"), id="30:1"),
+        pytest.param(Image.new("RGB", (20, 600), "red"), id="1:30"),
+        pytest.param(Image.linear_gradient("L"), id="greyscale"),
+        pytest.param(Image.linear_gradient("L").convert("CMYK").convert("P"), id="palette"),
+    ],
+)
+def test_odd_pictures_are_answered_like_others(pixels: Image.Image, search: Search, tmp_path: Path) -> None:
+    (found,) = search([picture(tmp_path, pixels)])
+    assert found.instances
+    for instance in found.instances:
+        assert np.isfinite(instance.box_xyxy).all()
+        assert LOW_THRESHOLD < instance.score <= 1
+        x0, y0, x1, y1 = instance.box_xyxy
+        assert 0 <= (x0 + x1) / 2 <= pixels.width
+        assert 0 <= (y0 + y1) / 2 <= pixels.height
+
+
+def test_finding_nothing_is_a_normal_answer(searching: Callable[[float], Search], tmp_path: Path) -> None:
+    pictures = [picture(tmp_path, blobs(90, 60, 0)), picture(tmp_path, blobs(31, 70, 1))]
+    assert searching(0.999999)(pictures) == [Found(), Found()]
+
+
 def test_original_boxes_become_masks_by_segment_anything_and_grids(
     squares: Path, original_groundingdino: dict[str, str], groundingdino_python: str, phrases: Path, tmp_path: Path
 ) -> None:
@@ -120,10 +202,15 @@ def test_an_interpreter_without_the_package_and_a_strange_checkpoint_are_one_sen
     boxes_alone = ["--segmenter", "none", "--overwrite"]
     command = parts_command(workspace, original_groundingdino, sys.executable, phrases)
     here = run_data(*command, *boxes_alone, code=1)
-    assert "needs the package 'groundingdino-py'" in here["error"]["message"]
+    assert f"needs the package 'groundingdino-py', which {sys.executable} does not have" in here["error"]["message"]
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text('name = "own"\nversion = 1\n[phrases]\nroof = ["🚗"]\n')
+    command = parts_command(workspace, original_groundingdino, groundingdino_python, unknown)
+    strange = run_data(*command, *boxes_alone, code=2)
+    assert "the phrase '🚗' has no token that the model knows" in strange["error"]["message"]
     make_segment_anything(tmp_path / "sam.pth")
-    strange = original_groundingdino | {"checkpoint": str(tmp_path / "sam.pth")}
-    other = run_data(*parts_command(workspace, strange, groundingdino_python, phrases), *boxes_alone, code=1)
+    other_file = original_groundingdino | {"checkpoint": str(tmp_path / "sam.pth")}
+    other = run_data(*parts_command(workspace, other_file, groundingdino_python, phrases), *boxes_alone, code=1)
     assert "sam.pth: holds no table 'model'" in other["error"]["message"]
     command = parts_command(workspace, original_groundingdino, groundingdino_python, phrases)
     larger = run_data(*command, *boxes_alone, "--detector-config", "GroundingDINO_SwinB", code=1)
