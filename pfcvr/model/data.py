@@ -6,7 +6,7 @@ that say which image is whose are held in memory.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,11 @@ class TrainSplits:
     selection_name: str
     note: str
 
+    @property
+    def can_choose(self) -> bool:
+        """Whether some weights can be better than others: with one vehicle alone every answer is right."""
+        return len(set(self.selection.vehicle_ids)) > 1
+
 
 def open_data(source: str) -> VehicleData:
     """Open a folder written by ``pfcvr-data export``, or a data set of the Hub by its name.
@@ -212,6 +217,9 @@ def training_splits(data: VehicleData, protocol: Protocol, share: float, seed: i
     else:
         chosen = _carved(data, train, share, seed)
     _check_trainable(data.source, chosen)
+    if not chosen.can_choose:
+        alone = f"{chosen.note}; they show one vehicle alone, so every answer is right: the last weights are kept"
+        chosen = replace(chosen, note=alone)
     return chosen
 
 

@@ -5,7 +5,7 @@ undisturbed run. Several processes (``torchrun``, ``accelerate launch``) share e
 evaluates and writes, while the others wait.
 
 The best weights are those with the highest Rank-1 on the selection images (mAP decides between equals, then the earlier
-step); ``protocol`` says which images those are.
+step); ``protocol`` says which images those are. Where they show one vehicle alone, the last weights are kept.
 """
 
 import math
@@ -216,7 +216,8 @@ class _Training:
         metrics = {name: round(value, 4) for name, value in asdict(encoded.metrics()).items()}
         log.selection(self.state.step, self.splits.selection_name, metrics)
         best = self.state.best
-        if best is None or (metrics["rank1"], metrics["mAP"]) > (best["rank1"], best["mAP"]):
+        is_best = best is None or (metrics["rank1"], metrics["mAP"]) > (best["rank1"], best["mAP"])
+        if is_best or not self.splits.can_choose:
             self.state.best = {"step": self.state.step, **metrics}
             _replace_model(self.folder.model, self.model)
         draw_curves(self.folder)

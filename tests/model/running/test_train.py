@@ -365,6 +365,21 @@ def test_published_chooses_on_test_and_says_so(painted: Path, small_model: tuple
     assert json.loads((tmp_path / "run" / "run.json").read_text())["train"]["identities"] == 15
 
 
+@pytest.mark.parametrize("val", [range(10, 11), None], ids=["val split", "carved"])
+def test_one_vehicle_alone_cannot_choose_weights_so_the_last_are_kept(
+    val: range | None,
+    small_model: tuple[str, ...],
+    make_data: Callable[..., Path],
+    rows_of: Callable[..., list[dict[str, Any]]],
+    tmp_path: Path,
+) -> None:
+    data = make_data(train=rows_of(range(10)), **({"val": rows_of(val)} if val else {}))
+    said: list[str] = []
+    result = train(config_for(data, tmp_path / "run", small_model), quiet=True, say=said.append)
+    assert result.best_step == result.steps == 12
+    assert "they show one vehicle alone, so every answer is right: the last weights are kept" in said[0]
+
+
 def test_a_run_without_a_gpu_says_so(
     painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
