@@ -10,7 +10,7 @@ from pfcvr import __version__
 from pfcvr.records import Source
 
 DATASET_VERSION = 2
-SHARD = re.compile(r"data/[^/]+\.parquet")
+SHARD = re.compile(r"data/[^/]+\.parquet|[^/]+\.tar")
 
 
 def manifest_head(
@@ -37,8 +37,8 @@ def manifest_head(
 
 
 def absent_shards(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """The Parquet files that the ``manifest`` of ``folder`` names and that are not there."""
-    there = {f"data/{path.name}" for path in (folder / "data").glob("*.parquet")}
+    """The Parquet or tar files that the ``manifest`` of ``folder`` names and that are not there."""
+    there = {path.relative_to(folder).as_posix() for form in ("data/*.parquet", "*.tar") for path in folder.glob(form)}
     named = manifest.get("files")
     shards = filter(SHARD.fullmatch, named if isinstance(named, dict) else ())
     return sorted(set(shards) - there)

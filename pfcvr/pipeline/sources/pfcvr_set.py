@@ -25,6 +25,7 @@ from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.hub_set import find_hub_set
 from pfcvr.pipeline.sources.image_table import ImageTable
 from pfcvr.pipeline.sources.published import counts_beside
+from pfcvr.pipeline.sources.tar_rows import tar_rows, tar_shards
 from pfcvr.pipeline.sources.terms import DESCRIPTION, MANIFEST, described_by_manifest, described_on_hub
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.pipeline.sources.unpacking import KNOWN_FILES, UnpackedFiles
@@ -39,15 +40,16 @@ Pixels = Callable[[], bytes | None]
 
 
 class PfcvrSet:
-    """Importer of ``pfcvr.json`` with ``data/*.parquet``, or of a name on the Hub."""
+    """Importer of ``pfcvr.json`` with ``data/*.parquet`` or ``*.tar``, or of a name on the Hub."""
 
     def recognise(self, source: Path) -> str | None:
-        return f"found {MANIFEST}" if (source / MANIFEST).is_file() and _shards(source) else None
+        return f"found {MANIFEST}" if (source / MANIFEST).is_file() and _has_rows(source) else None
 
     def read(self, source: Path, unpacked: Path) -> SourceListing:
         from_hub = not source.exists() and HUB_NAME.fullmatch(str(source)) is not None
-        if not from_hub and not _shards(source):
-            raise SourceError(f"{source}: no data set of pfcvr; expected a folder with data/*.parquet, or a Hub name")
+        if not from_hub and not _has_rows(source):
+            expected = "a folder with data/*.parquet or *.tar, or a Hub name"
+            raise SourceError(f"{source}: no data set of pfcvr; expected {expected}")
         there = find_hub_set(str(source)) if from_hub else None
         manifest = there.manifest if there else read_object(source / MANIFEST)
         if manifest.get("format") == "annotations":
@@ -56,7 +58,8 @@ class PfcvrSet:
         unpacked.mkdir(parents=True, exist_ok=True)
         write_json(unpacked / DESCRIPTION, {"name": source.name, "licence": SEE_CARD} | described)
         table = ImageTable(unpacked.resolve())
-        rows = hub_rows(str(source), there.origin.commit) if there else local_rows(source)
+        local = local_rows if _shards(source) else tar_rows
+        rows = hub_rows(str(source), there.origin.commit) if there else local(source)
         rows_of: Counter[str] = Counter()
         with ExitStack() as opened:
             captions = opened.enter_context(atomic_write(unpacked / CAPTIONS))
@@ -78,6 +81,10 @@ class PfcvrSet:
             "absent_shards": absent,
         }
         return table.listing("pfcvr", texts, notes, [*map(_is_absent, absent), *_other_counts(rows_of, stated)])
+
+
+def _has_rows(source: Path) -> bool:
+    return bool(_shards(source) or tar_shards(source))
 
 
 def _how_to_join(source: Path, from_hub: bool) -> str:
