@@ -48,6 +48,12 @@ class MalformedRow:
     detail: str
 
 
+def without_fraction(identity: str) -> str:
+    """``identity``, but ``2`` for ``2.0``, which is how tools write whole numbers in a column where one is missing."""
+    whole, point, fraction = identity.partition(".")
+    return whole if point and whole.isdecimal() and fraction and not fraction.strip("0") else identity
+
+
 def read_caption_rows(path: Path) -> Iterator[CaptionRow | MalformedRow]:
     """The rows of ``path`` one by one, with flat memory; raises SourceError for no file and for UTF-16."""
     if not path.is_file():

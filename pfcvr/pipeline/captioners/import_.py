@@ -10,7 +10,7 @@ from typing import Any
 from pfcvr.config import CaptionConfig
 from pfcvr.errors import UsageError
 from pfcvr.files import sha256_file
-from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
+from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows, without_fraction
 from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
 from pfcvr.pipeline.image_names import ImageNames, clean_name
 from pfcvr.pipeline.problem_rows import problem_rows
@@ -160,7 +160,8 @@ def _find(row: CaptionRow, names: ImageNames) -> tuple[str | None, str, str]:
         image_id = names.find(name)
         if image_id is not None:
             vehicle_id = row.values.get("vehicle_id")
-            if isinstance(vehicle_id, str) and image_id.partition("/")[0] != vehicle_id:
+            own = image_id.partition("/")[0]
+            if isinstance(vehicle_id, str) and own not in (vehicle_id, without_fraction(vehicle_id)):
                 return None, "unknown_image", f"'{name}' is {image_id} here, not an image of vehicle '{vehicle_id}'"
             return image_id, "", ""
         if names.is_ambiguous(name):

@@ -1,6 +1,7 @@
 """The images that a source's lists claim, beside the files that are there; in a temporary SQLite file, memory flat."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -109,6 +110,15 @@ class ImageTable:
         (count,) = self._db.execute(f"SELECT count(*) {rest}", (paths,)).fetchone()
         shown = self._db.execute(f"SELECT path {rest} ORDER BY path LIMIT ?", (paths, EXAMPLES))
         return {"count": count, "examples": [path for (path,) in shown]}
+
+    def vehicles_alike(self) -> list[list[str]]:
+        """Numbers of vehicles that differ in leading zeros alone, which may be one vehicle."""
+        query = (
+            "SELECT json_group_array(vehicle_id) FROM (SELECT DISTINCT vehicle_id FROM image "
+            "WHERE vehicle_id NOT GLOB '*[^0-9]*' ORDER BY vehicle_id) "
+            "GROUP BY ltrim(vehicle_id, '0') HAVING count(*) > 1 ORDER BY ltrim(vehicle_id, '0')"
+        )
+        return [json.loads(alike) for (alike,) in self._db.execute(query)]
 
     def value_counts(self, column: str) -> dict[str, int]:
         """How often each value of a column of SourceImage occurs."""

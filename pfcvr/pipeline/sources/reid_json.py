@@ -4,6 +4,7 @@ The file (JSON list, JSON Lines, CSV or TSV) names images, identities and captio
 the captions stay where they are, for ``pfcvr-data caption --captioner import --captions FILE``.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -12,19 +13,21 @@ from typing import Any
 
 from pfcvr.errors import SourceError
 from pfcvr.files import sha256_file
-from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows
+from pfcvr.pipeline.caption_rows import CaptionRow, MalformedRow, read_caption_rows, without_fraction
 from pfcvr.pipeline.captioners import plain_text
 from pfcvr.pipeline.image_names import clean_name
 from pfcvr.pipeline.sources import SourceImage, SourceListing
-from pfcvr.pipeline.sources.image_table import ImageTable
+from pfcvr.pipeline.sources.image_table import ImageTable, counted
 from pfcvr.pipeline.sources.published import published_counts
 from pfcvr.pipeline.sources.text_lines import is_utf_16, refuse_utf_16
-from pfcvr.pipeline.sources.tree import is_plain_name
+from pfcvr.pipeline.sources.tree import images_right_in, is_plain_name
 from pfcvr.records import Split
 
 SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 PATH_KEYS = ("file_path", "img_path", "filename")
 IDENTITY_KEYS = ("id", "vehicle_id")
+LARGEST_WHOLE = 1 << 53  # of a float: beyond it not every whole number has one of its own
+SPLIT_CHARACTERS = 40
 IMAGE_FOLDERS = ("", "imgs", "images", "image")
 EXPECTED = "a JSON list, JSON Lines, CSV or TSV file with file_path (img_path, filename), id and captions (caption)"
 
@@ -70,7 +73,12 @@ class ReidJson:
             "list_membership": "splits as the file names them; pfcvr-data split draws the split of this data set, or "
             "takes these with --from-source",
         }
+        rows.look_beside()
+        unlisted, alike = rows.table.unlisted(), rows.table.vehicles_alike()
+        notes |= {**rows.oddities, "images_in_no_list": unlisted, "vehicles_that_differ_in_zeros": alike}
         surprises = [f"split '{name}' x {count}" for name, count in rows.unknown_splits().items()]
+        surprises += [f"vehicles {' and '.join(pair)} differ in leading zeros alone" for pair in alike]
+        surprises += counted({**rows.oddities, "images_in_no_list": unlisted["count"]})
         notes |= self.report(rows, surprises)
         if self.layout == "reid-json":
             notes["counts"] = published_counts(self.layout, rows.table.sizes(), path.name)
@@ -112,11 +120,17 @@ def _image_path(row: CaptionRow) -> str | None:
     return clean_name(value) if isinstance(value, str) and value.strip() else None
 
 
+def _stated_identity(row: CaptionRow) -> Any:
+    return next((row.values[key] for key in IDENTITY_KEYS if key in row.values), None)
+
+
 def _identity(row: CaptionRow) -> str | None:
-    """The identity as text; numbers are taken as they are written."""
-    value = next((row.values[key] for key in IDENTITY_KEYS if key in row.values), None)
+    """The identity as text, as it is written; a whole number with a fraction of zeros is that number."""
+    value = _stated_identity(row)
     if isinstance(value, str):
-        return value.strip() or None
+        return without_fraction(value.strip()) or None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < LARGEST_WHOLE else None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -134,14 +148,27 @@ def image_place(root: Path, row: CaptionRow) -> str | None:
     return next((place for place in places if os.path.lexists(root / place)), named)
 
 
+def _split(row: CaptionRow) -> str:
+    """The split as written, in lower case; ``none`` where the row has none."""
+    value = row.values.get("split")
+    if value is None:
+        return "none"
+    return plain_text(value if isinstance(value, str) else json.dumps(value)).lower()[:SPLIT_CHARACTERS]
+
+
 class CaptionedImages:
-    """The images a captions file names, in the order of the file. ``splits`` counts them by the split as written."""
+    """The images a captions file names, in the order of the file.
+
+    ``splits`` counts them by the split as written, ``oddities`` what was read although the file could mean something
+    else by it.
+    """
 
     def __init__(self, path: Path, naming: Naming) -> None:
         self.path, self.root = path, path.resolve().parent
         self._naming = naming
         self.table = ImageTable(self.root)
         self.splits: Counter[str] = Counter()
+        self.oddities = {"ids_written_with_a_fraction": 0, "rows_with_another_split_than_before": 0}
         for row in read_caption_rows(path):
             if isinstance(row, MalformedRow):
                 self.table.refuse(row.place, "malformed_line", row.detail)
@@ -152,6 +179,11 @@ class CaptionedImages:
         """Names of splits that are none, and how many images carry each."""
         return {name: count for name, count in self.splits.items() if name not in (*SPLIT_NAMES, "none")}
 
+    def look_beside(self) -> None:
+        """Find the image files that lie beside those of the rows."""
+        folders = {path.rpartition("/")[0] for path in self.table.image_paths()}
+        self.table.add_files(found for folder in sorted(folders) for found in images_right_in(self.root, folder))
+
     def _add(self, row: CaptionRow) -> None:
         named, identity = _image_path(row), _identity(row)
         if named is None or not is_plain_name(named) or not PurePosixPath(named).stem:
@@ -160,14 +192,17 @@ class CaptionedImages:
         if identity is None or not is_plain_name(identity) or "/" in identity:
             detail = f"{named} has no id that is text without '/' or a whole number"
             self.table.refuse(row.place, "no_identity", detail)
+            self.table.pass_over(image_place(self.root, row) or named)
             return
-        path = image_place(self.root, row) or named
-        value = row.values.get("split")
-        split = plain_text(value).lower() if isinstance(value, str) else "none"
+        path, split = image_place(self.root, row) or named, _split(row)
         known: dict[str, Any] = {key: _known(row, key) for key in ("camera_id", "timestamp", "color", "type", "model")}
         vehicle_id, stem = self._naming(identity, PurePosixPath(path).stem)
         image = SourceImage(f"{vehicle_id}/{stem}", vehicle_id, path, **known, source_split=SPLIT_NAMES.get(split))
         # One row a caption: the same image again is no surprise, another identity for it is.
-        is_new = not self.table.has_image(path)
-        if self.table.add(image, row.place) and is_new:
-            self.splits[split] += 1
+        is_new, before = not self.table.has_image(path), self.table.split_of(path)
+        if not self.table.add(image, row.place):
+            return
+        self.splits[split] += is_new
+        self.oddities["rows_with_another_split_than_before"] += not is_new and before != image.source_split
+        stated = _stated_identity(row)
+        self.oddities["ids_written_with_a_fraction"] += str(stated).strip() != identity

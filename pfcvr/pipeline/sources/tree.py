@@ -3,10 +3,11 @@
 import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfcvr.pipeline.images import IMAGE_SUFFIXES
+from pfcvr.pipeline.images import IMAGE_SUFFIXES, UnreadableImage, path_inside
 from pfcvr.records import Rejected
 
 
@@ -40,6 +41,16 @@ def walk_images(root: Path) -> Iterator[FoundImage | Rejected]:
                         yield found
         except OSError as error:
             yield _reject(folder or ".", "unreadable_folder", f"the folder cannot be read: {error.strerror}")
+
+
+def images_right_in(root: Path, folder: str) -> Iterator[FoundImage]:
+    """The image files right in ``folder`` that can be reached and named; none where it lies outside ``root``."""
+    with suppress(UnreadableImage, OSError), os.scandir(path_inside(root, folder)) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                found = _classify(root, f"{folder}/{entry.name}" if folder else entry.name, entry)
+                if isinstance(found, FoundImage):
+                    yield found
 
 
 def _classify(root: Path, path: str, entry: os.DirEntry[str]) -> FoundImage | Rejected | str | None:
