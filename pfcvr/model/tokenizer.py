@@ -26,7 +26,7 @@ from pfcvr.clip_vocabulary import (
     unescaped,
 )
 from pfcvr.config import ModelConfig
-from pfcvr.errors import BackendError, CheckpointError
+from pfcvr.errors import BackendError, CheckpointError, first_line
 from pfcvr.model.batch import IGNORED_LABEL
 
 MASK, PAD = "<|mask|>", "<|pad|>"
@@ -149,10 +149,11 @@ class CaptionTokenizer:
         if (folder / "tokenizer.json").is_file():
             description = _read_json(folder / "tokenizer.json")
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            merges = merge_pairs([line for line in lines if line and not line.startswith("#version")])
-            vocabulary = _read_json(folder / "vocab.json")
-            description = json.loads(byte_pair_tokenizer(vocabulary, merges).to_str())
+            description = json.loads(byte_pair_tokenizer({}, []).to_str())
+            description["model"] |= {
+                "vocab": _read_json(folder / "vocab.json"),
+                "merges": _read_merges(folder / "merges.txt"),
+            }
         else:
             raise CheckpointError(
                 f"{folder}: no tokenizer.json, nor vocab.json with merges.txt; give the folder of a CLIP tokenizer"
@@ -215,24 +216,42 @@ def _with_mask_token(description: dict[str, Any], source: Path) -> Tokenizer:
     size (as IRRA does); any other vocabulary grows by one.
     """
     description = {**description, "post_processor": None, "truncation": None, "padding": None}
-    model = description.get("model", {})
-    vocabulary = model.get("vocab", {})
-    if len(vocabulary) == CLIP_VOCABULARY_SIZE and MASK not in vocabulary:
-        replaced = next(entry for entry, index in vocabulary.items() if index == CLIP_MASK_ID)
-        del vocabulary[replaced]
-        vocabulary[MASK] = CLIP_MASK_ID
-        model["merges"] = [merge for merge in model["merges"] if _merged(merge) != replaced]
     try:
+        vocabulary = description["model"]["vocab"]
+        _make_room_for_mask(description["model"])
         tokenizer = Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # the library raises bare Exception for every malformed description
-        raise CheckpointError(f"{source}: not a tokenizer description ({error})") from None
+        raise CheckpointError(
+            f"{source}: not a tokenizer description ({first_line(error)}); give the folder of a CLIP tokenizer"
+        ) from None
     tokens = [AddedToken(token, special=True) for token in (START, END) if token in vocabulary]
     tokenizer.add_special_tokens([*tokens, AddedToken(MASK, special=True)])
     return tokenizer
 
 
+def _make_room_for_mask(model: dict[str, Any]) -> None:
+    """Raises ValueError where a merge makes what the vocabulary lacks, at which the library would panic."""
+    vocabulary, merges = model["vocab"], model.get("merges", [])
+    unknown = next((merge for merge in merges if _merged(merge) not in vocabulary), None)
+    if unknown is not None:
+        raise ValueError(f"the vocabulary lacks what the merge {unknown!r} makes")
+    if len(vocabulary) == CLIP_VOCABULARY_SIZE and MASK not in vocabulary:
+        replaced = next(entry for entry, index in vocabulary.items() if index == CLIP_MASK_ID)
+        del vocabulary[replaced]
+        vocabulary[MASK] = CLIP_MASK_ID
+        model["merges"] = [merge for merge in merges if _merged(merge) != replaced]
+
+
 def _merged(merge: Sequence[str] | str) -> str:
     return "".join(merge.split(" ") if isinstance(merge, str) else merge)
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return merge_pairs([line for line in lines if line and not line.startswith("#version")])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected two symbols on each line ({error}); copy the file again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -134,12 +134,41 @@ def test_the_settings_choose_the_vocabulary(trained: CaptionTokenizer, tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("vocabulary", "merges", "sentence"),
+    [
+        ('{"c": 0, "a": 1, "ca": 2}', b"c a t\n", "merges.txt: expected two symbols on each line"),
+        ('{"c": 0, "a": 1, "ca": 2}', b"ca\n", "merges.txt: expected two symbols on each line"),
+        ('{"c": 0, "a": 1, "ca": 2}', b"\xff\xfe\n", "merges.txt: expected two symbols on each line"),
+        ('{"c": 0, "a": 1}', b"c a\n", "the vocabulary lacks what the merge ('c', 'a') makes"),
+        ('{"c": 0, "ca": 1}', b"c a\n", "not a tokenizer description (Token `a` out of vocabulary"),
+        ('{"c": "first"}', b"", "not a tokenizer description"),
+        ('{"c": -1}', b"", "not a tokenizer description"),
+    ],
+)
+def test_two_files_that_make_no_tokenizer_are_refused_with_a_sentence(
+    vocabulary: str, merges: bytes, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "vocab.json").write_text(vocabulary)
+    (tmp_path / "merges.txt").write_bytes(merges)
+    with pytest.raises(CheckpointError) as refusal:
+        CaptionTokenizer.load(tmp_path, 24)
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
         ("other.txt", "", "no tokenizer.json, nor vocab.json with merges.txt; give the folder of a CLIP tokenizer"),
         ("tokenizer.json", "{", "tokenizer.json: not JSON"),
         ("tokenizer.json", "[]", "tokenizer.json: expected a JSON object, found list; copy the file again"),
         ("tokenizer.json", "{}", "not a tokenizer description"),
+        ("tokenizer.json", '{"model": null}', "not a tokenizer description"),
+        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": [1], "merges": []}}', "not a tokenizer description"),
+        (
+            "tokenizer.json",
+            '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}}',
+            "(the vocabulary lacks what the merge 'a b' makes); give the folder of a CLIP tokenizer",
+        ),
         (
             "tokenizer.json",
             '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}',
