@@ -104,7 +104,9 @@ def select(
     limits = {"identities": identities, "images": images, "min_images": min_images, "min_cameras": min_cameras}
     values = {**limits, "list": listed, "seed": seed}
     config = settings.parse(settings.SelectConfig, values, "pfcvr-data select")
-    run_and_print("select", Workspace(workspace), config, RunOptions(overwrite), as_json)
+    from pfcvr.pipeline.select import report
+
+    run_and_print("select", Workspace(workspace), config, RunOptions(overwrite), as_json, report)
 
 
 @app.command()

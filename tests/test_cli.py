@@ -188,6 +188,22 @@ def test_a_build_file_with_a_mistake_is_refused_by_name(run_cli, tmp_path: Path,
     assert not (tmp_path / "w").exists()
 
 
+def test_a_selection_that_falls_short_says_so_as_a_command_and_in_a_build(run_cli, tmp_path: Path) -> None:
+    for vehicle_id, color in (("00001", "navy"), ("00002", "red")):
+        picture = tmp_path / "source" / vehicle_id / "a.jpg"
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), color).save(picture)
+    build = tmp_path / "build.toml"
+    build.write_text(
+        'workspace = "work"\n[import]\nsource = "source"\nformat = "folder"\n[select]\nidentities = 1796\n'
+    )
+    again = ("select", "-w", str(tmp_path / "work"), "--identities", "1796")
+    for arguments in (("run", str(build)), again):
+        code, out, _ = run_cli("pfcvr-data", *arguments)
+        assert code == 0
+        assert "1,796 identities wanted, 2 kept: every vehicle that qualifies was taken\n" in out
+
+
 def test_a_missing_build_file_is_one_sentence(run_cli, tmp_path: Path) -> None:
     code, _, err = run_cli("pfcvr-data", "run", str(tmp_path / "none.toml"))
     assert code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import BuildConfig, MergeConfig, Settings, parse, read_toml
-from pfcvr.pipeline import check, export, merge, show
+from pfcvr.pipeline import check, export, import_, merge, select, show
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Workspace
 
@@ -20,6 +20,7 @@ STAGE_MODULES = {
     "merge": "merge",
     "split": "split",
 }
+REPORTS = {"import_": import_.report, "select": select.report}
 PATHS = {"workspace", "source", "list", "captions", "annotations", "phrases", "file", "out"}
 NAMES_OR_PATHS = {"model", "prompt", "detector_model", "segmenter_model", "text_encoder", "python", "recipe", "data"}
 Tell = Callable[[str], None]
@@ -78,7 +79,8 @@ def _stages(workspace: Workspace, config: BuildConfig, options: RunOptions) -> I
         elif settings is not None:
             stage = importlib.import_module(f"pfcvr.pipeline.{module}")
             summary: StageSummary = stage.run(workspace, settings, options)
-            yield summary.stage, summary, summary.text()
+            report = REPORTS[module](summary) if module in REPORTS else ""
+            yield summary.stage, summary, "\n".join(filter(None, [summary.text(), report]))
 
 
 def _merges(

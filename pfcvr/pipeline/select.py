@@ -88,6 +88,26 @@ def run(workspace: Workspace, config: SelectConfig, options: RunOptions) -> Stag
     return run_stage(workspace, plan, options)
 
 
+def report(summary: StageSummary) -> str:
+    """What a person should see: numbers that were wanted and not met, entries of the list that were not found."""
+    notes = summary.notes
+    nearest, all_taken = "as near as whole vehicles allow", "every vehicle that qualifies was taken"
+    why = nearest if "not_drawn" in summary.reasons else all_taken
+    lines = [
+        f"{wanted:,} {what} wanted, {notes[what]:,} kept: {why}"
+        for what, wanted in notes.get("wanted", {}).items()
+        if notes[what] != wanted
+    ]
+    unmatched = notes.get("unmatched_list_entries", {"count": 0})
+    if unmatched["count"]:
+        several = f" or mean several ({unmatched['ambiguous']:,})" if unmatched["ambiguous"] else ""
+        lines.append(
+            f"{unmatched['count']:,} of {notes['list_entries']:,} entries of the list name no image or vehicle "
+            f"here{several}, such as {', '.join(unmatched['examples'])}"
+        )
+    return "\n".join(lines)
+
+
 def vehicle_sizes(workspace: Workspace) -> dict[str, VehicleSize]:
     """Every imported vehicle; the images of one stand together, since image_ids start with the vehicle_id."""
     sizes = {}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pfcvr.config import SplitConfig
 from pfcvr.errors import NothingKept, SealedError, SourceError, StageStopped, UsageError, WorkspaceError
-from pfcvr.pipeline.select import draw_vehicles
+from pfcvr.pipeline.select import draw_vehicles, report
 from pfcvr.pipeline.split import split_vehicles
 from pfcvr.stage import RunOptions
 
@@ -68,6 +68,31 @@ def test_a_number_of_images_alone_is_met_as_nearly_as_whole_vehicles_can(six) ->
 def test_more_than_there_is_takes_all_and_says_how_many(six) -> None:
     summary = six.run_select(identities=50)
     assert (summary.notes["wanted"], summary.notes["identities"]) == ({"identities": 50}, 6)
+
+
+def test_people_are_told_of_numbers_that_were_not_met_and_of_nothing_else(six) -> None:
+    def told(**settings: int) -> list[str]:
+        return report(six.run_select(RunOptions(overwrite=True, quiet=True), **settings)).splitlines()
+
+    assert told(identities=1796, images=14668, min_images=2) == [
+        "1,796 identities wanted, 5 kept: every vehicle that qualifies was taken",
+        "14,668 images wanted, 17 kept: every vehicle that qualifies was taken",
+    ]
+    assert told(identities=1, images=6, seed=1) == ["6 images wanted, 5 kept: as near as whole vehicles allow"]
+    assert told(identities=3, images=9, seed=1) == []
+    assert told() == []
+
+
+def test_people_are_told_of_entries_of_the_list_that_were_not_found(six) -> None:
+    six.pictures("00002/000009", "00003/000009")
+    six.run_import()
+    found = six.run_select(list=six.write("found.txt", "00003\n"))
+    assert report(found) == ""
+    wanted = six.write("wanted.txt", "00003\nnobody\n000009\n")
+    summary = six.run_select(RunOptions(overwrite=True, quiet=True), list=wanted)
+    assert report(summary) == (
+        "2 of 3 entries of the list name no image or vehicle here or mean several (1), such as nobody, 000009"
+    )
 
 
 def test_the_seed_decides_and_the_same_seed_repeats(six) -> None:
