@@ -20,6 +20,10 @@ PartsSegmenter = Literal["auto", "none", "sam", "segment-anything", "sam3"]
 Captioner = Literal["template", "import", "openai", "vllm", "transformers"]
 
 
+# Where a vLLM server of ours is found and what its model is called: the run chooses both, and waits for it there.
+OWN_SERVER_OPTIONS = ("model", "served-model-name", "host", "port", "uds", "ssl-keyfile", "ssl-certfile", "headless")
+
+
 def command_line(value: Any) -> Any:
     """Options as a shell or a TOML table has them, as arguments: ``{max-num-seqs = 16, enforce-eager = true}``."""
     if isinstance(value, str):
@@ -124,6 +128,16 @@ class CaptionConfig(Settings):
     def _for_own_servers_alone(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("captioner") != "vllm" and value != cls.model_fields[str(info.field_name)].default:
             raise ValueError("this is for captioner 'vllm' alone; leave it out")
+        return value
+
+    @field_validator("server_args")
+    @classmethod
+    def _leaves_the_address_to_the_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for option in (argument.partition("=")[0] for argument in value if argument.startswith("--")):
+            name = option.removeprefix("--").replace("_", "-")
+            # vLLM takes the beginning of an option for the whole.
+            if name and any(own.startswith(name) for own in OWN_SERVER_OPTIONS):
+                raise ValueError(f"{option} is chosen by the run itself; leave it out")
         return value
 
     @field_validator("device", "precision")

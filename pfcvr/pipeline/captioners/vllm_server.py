@@ -33,6 +33,10 @@ CURES = {
     "--server-args '--no-enable-chunked-prefill'",
 }
 RESTARTS = 3
+# Ends that lie so far apart are no sign of one cause; in days of work there are some.
+SECONDS_OF_GOOD_SERVICE = 3600.0
+SECONDS_BETWEEN_CHECKS = 10.0
+SECONDS_OF_SILENCE = 180.0  # a busy server tells its health late, one that hangs never
 # "vllm serve" can run several API processes but finds itself only as the distribution "vllm"; builds that carry
 # another name, such as the one for CPUs, have the older entry point.
 PROBE = """
@@ -75,9 +79,10 @@ class ServerPlan:
 class VllmServer:
     """One server, on the same loopback port for as long as this object lives.
 
-    Once it was ready, a thread watches it: a process that ends is started again, at most RESTARTS times, while requests
-    wait; then, or at once where it would end again, ``failed`` is called with the StageStopped that tells why. When
-    ``ending`` is set nobody waits or watches any more. Raises BackendError when the interpreter has no vLLM.
+    Once it was ready, a thread watches it: a process that ends, or no longer tells its health, is started again while
+    requests wait, RESTARTS times without SECONDS_OF_GOOD_SERVICE between; then, or at once where it would end again,
+    ``failed`` is called with the StageStopped that tells why. When ``ending`` is set nobody waits or watches any more.
+    Raises BackendError when the interpreter has no vLLM.
     """
 
     def __init__(self, plan: ServerPlan, failed: Callable[[StageStopped], None], ending: threading.Event) -> None:
@@ -115,16 +120,21 @@ class VllmServer:
         return self._process
 
     def _watch(self) -> None:
-        restarts = 0
+        restarts, service = 0, _Service(self._port, well_at=time.monotonic())
         while not self._ending.wait(SECONDS_BETWEEN_LOOKS):
             process = self._launched()
-            if process.ended() is None:
+            if process.ended() is not None:
+                why = self._last_words(process)
+            elif service.is_silent():
+                why = f"no answer for {SECONDS_OF_SILENCE:.0f} s"
+            else:
                 continue
-            why = self._last_words(process)
             cure = next((cure for mark, cure in CURES.items() if mark in why), None)
             if cure is not None:
                 self._failed(self._stopped(f"ended with {why}: {cure}"))
                 return
+            if service.was_good():
+                restarts = 0
             if restarts == RESTARTS:
                 self._failed(self._stopped(f"ended {restarts + 1} times, the last time with {why}"))
                 return
@@ -132,6 +142,7 @@ class VllmServer:
             self._say(f"ended with {why}; start {restarts + 1} of at most {RESTARTS + 1}")
             process.stop()
             self.launch()
+            service = _Service(self._port)
 
     def _wait(self, process: ChildProcess) -> None:
         began = told = time.monotonic()
@@ -164,6 +175,31 @@ class VllmServer:
 
     def _say(self, text: str) -> None:
         print(f"{self._plan.name}: {text}", file=sys.stderr, flush=True)
+
+
+class _Service:
+    """How a server does since its last start, by its answers to GET /health now and then.
+
+    ``well_at`` is when it was first well, on the monotonic clock, where that is known.
+    """
+
+    def __init__(self, port: int, well_at: float = float("inf")) -> None:
+        self._port = port
+        self._next_check = 0.0
+        self._first_well = self._last_well = well_at
+
+    def is_silent(self) -> bool:
+        """Whether a server that was ready has told its health no more for SECONDS_OF_SILENCE."""
+        if time.monotonic() >= self._next_check:
+            if is_healthy(self._port):
+                self._last_well = time.monotonic()
+                self._first_well = min(self._first_well, self._last_well)
+            self._next_check = time.monotonic() + SECONDS_BETWEEN_CHECKS
+        return time.monotonic() - self._last_well > SECONDS_OF_SILENCE
+
+    def was_good(self) -> bool:
+        """Whether it was well for SECONDS_OF_GOOD_SERVICE."""
+        return self._last_well - self._first_well >= SECONDS_OF_GOOD_SERVICE
 
 
 def entry_point(python: str) -> list[str]:

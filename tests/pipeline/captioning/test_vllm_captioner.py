@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from waiting import wait_until
 from pfcvr.config import CaptionConfig, parse
 from pfcvr.errors import BackendError, PfcvrError, SealedError, StageStopped, UsageError
 from pfcvr.pipeline import caption
+from pfcvr.pipeline.captioners import vllm_server
 from pfcvr.pipeline.captioners.vllm_server import RESTARTS, entry_point, shares, visible_devices
 from pfcvr.pipeline.weights import weights_sha256
 from pfcvr.records import Caption
@@ -172,6 +174,44 @@ def test_a_server_that_keeps_ending_stops_the_run_which_then_continues(
     assert len(captioned(workspace)) == 12
 
 
+def test_ends_with_good_service_between_do_not_add_up(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_server, "SECONDS_OF_GOOD_SERVICE", 0.0)
+    monkeypatch.setattr(vllm_server, "SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(vllm_server, "SECONDS_BETWEEN_CHECKS", 0.02)
+    failures: list[StageStopped] = []
+    ending = threading.Event()
+    plan = vllm_server.ServerPlan("tiny", "tiny", sys.executable, (), tmp_path / "log")
+    server = vllm_server.VllmServer(plan, failures.append, ending)
+    server.launch()
+    try:
+        server.wait_until_ready()
+        for number in range(1, RESTARTS + 3):
+            pid = lines(notes, "starts.jsonl")[-1]["pid"]
+            # One look while it was waited for, and one that was answered before the next was sent.
+            wait_until(lambda pid=pid: [look["pid"] for look in lines(notes, "health.jsonl")].count(pid) >= 3)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda number=number: failures or len(lines(notes, "starts.jsonl")) > number)
+    finally:
+        ending.set()
+        server.stop()
+    assert failures == []
+
+
+def test_a_server_that_hangs_is_started_again(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STUB_HANGS_AFTER", "7")
+    monkeypatch.setattr(vllm_server, "SECONDS_BETWEEN_CHECKS", 0.1)
+    monkeypatch.setattr(vllm_server, "SECONDS_OF_SILENCE", 1.0)
+    monkeypatch.setattr(vllm_server, "SECONDS_PER_LOOK", 1.0)
+    assert caption.run(workspace, config(), QUIET).kept == 12
+    assert len(lines(notes, "starts.jsonl")) == 2
+    assert "vLLM server 0: ended with no answer for 1 s; start 2 of at most 4" in capsys.readouterr().err
+    assert not any(is_running(pid) for pid in processes(notes))
+
+
 def engine_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     """The lines in which vLLM 0.32 tells that its engine ended by ``error``."""
     words = tmp_path / "last-words.txt"
@@ -300,6 +340,26 @@ def test_server_options_read_the_same_as_text_and_as_a_table() -> None:
     assert options({"limit-mm-per-prompt": {"image": 1}}) == ("--limit-mm-per-prompt", '{"image": 1}')
     with pytest.raises(UsageError, match="no closing quotation"):
         options("--dtype 'float32")
+
+
+@pytest.mark.parametrize(
+    ("value", "option"),
+    [
+        ("--port 18765", "--port"),
+        ("--enforce-eager --host=0.0.0.0", "--host"),
+        ("--served_model_name other", "--served_model_name"),
+        ("--served mine", "--served"),
+        ("--ssl-keyfile key.pem", "--ssl-keyfile"),
+        ({"model": "other"}, "--model"),
+    ],
+)
+def test_where_a_server_listens_and_what_it_calls_its_model_is_not_for_server_options(value: Any, option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} is chosen by the run itself; leave it out"):
+        options(value)
+
+
+def test_options_that_begin_like_ours_are_others() -> None:
+    assert options("--model-impl transformers --hf-overrides '{}'")[0] == "--model-impl"
 
 
 @pytest.mark.parametrize("values", [{"replicas": 2}, {"python": "python3"}, {"server_args": "--enforce-eager"}])

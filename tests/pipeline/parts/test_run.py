@@ -14,7 +14,7 @@ from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.config import PartsConfig, ShowConfig
-from pfcvr.errors import SealedError, StageStopped
+from pfcvr.errors import CheckpointError, SealedError, StageStopped
 from pfcvr.pipeline import parts, show, stats
 from pfcvr.pipeline.detectors.grounding_dino import GroundingDinoDetector
 from pfcvr.pipeline.images import UnreadableImage
@@ -26,6 +26,7 @@ from pfcvr.store import Workspace
 
 Make = Callable[..., PartsConfig]
 QUIET = RunOptions(quiet=True)
+OVERWRITE = RunOptions(quiet=True, overwrite=True)
 PAIRS = [
     ("grounding-dino", "sam"),
     ("grounding-dino", "segment-anything"),
@@ -68,6 +69,18 @@ def test_boxes_become_masks_and_masks_become_grids(detector, segmenter, cars, co
     assert origin.phrases == "few-1"
     named = [origin.detector_model, origin.segmenter_model]
     assert all(name is None or "/" not in name for name in named)
+
+
+def test_parts_stay_when_the_weights_that_are_to_find_others_cannot_be_loaded(cars, config, tmp_path) -> None:
+    parts.run(cars.workspace, config("grounding-dino", "none"), QUIET)
+    before = sealed(cars.workspace)
+    torn = Path(shutil.copytree(config("none", "sam3").segmenter_model, tmp_path / "torn"))
+    weights = (torn / "model.safetensors").read_bytes()
+    (torn / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        parts.run(cars.workspace, config("none", "sam3", segmenter_model=str(torn)), OVERWRITE)
+    assert sealed(cars.workspace) == before
+    assert parts.run(cars.workspace, config("grounding-dino", "none"), QUIET).already_done
 
 
 @pytest.mark.parametrize(

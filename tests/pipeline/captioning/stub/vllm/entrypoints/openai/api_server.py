@@ -1,8 +1,9 @@
 """A server with the command line and routes of vLLM's that knows one sentence, and can be told to fail.
 
-STUB_FOLDER gets one JSON line a start (``starts.jsonl``) and one a request (``requests.jsonl``). STUB_LOADING: seconds
-before it is healthy. STUB_DIES_AFTER: requests that a process answers before it ends; STUB_LAST_WORDS: a file with
-what it says then; STUB_REFUSES: it never starts.
+STUB_FOLDER gets one JSON line a start (``starts.jsonl``), one a request (``requests.jsonl``) and one a look at its
+health (``health.jsonl``). STUB_LOADING: seconds before it is healthy. STUB_DIES_AFTER: requests that a process
+answers before it ends; STUB_LAST_WORDS: a file with what it says then; STUB_HANGS_AFTER: requests that the first
+process answers before it answers nothing any more; STUB_REFUSES: it never starts.
 """
 
 import argparse
@@ -22,6 +23,10 @@ SENTENCE = (
 )
 FOLDER = Path(os.environ["STUB_FOLDER"])
 LOCK = threading.Lock()
+IS_FIRST = not (FOLDER / "starts.jsonl").exists()
+HANGS_AFTER = float(os.environ.get("STUB_HANGS_AFTER", "inf")) if IS_FIRST else float("inf")
+NOT_HUNG = threading.Event()
+NOT_HUNG.set()
 
 
 def note(name: str, **values: object) -> None:
@@ -39,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     answered = 0
 
     def do_GET(self) -> None:
+        NOT_HUNG.wait()
+        if self.path == "/health":
+            note("health.jsonl", pid=os.getpid())
         self.reply({"data": [{"id": ARGUMENTS.served_model_name}]} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
@@ -46,6 +54,9 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             Handler.answered += 1
             number = Handler.answered
+        if number > HANGS_AFTER:
+            NOT_HUNG.clear()
+        NOT_HUNG.wait()
         limit = int(os.environ.get("STUB_DIES_AFTER", "0"))
         if limit and number > limit:
             words = os.environ.get("STUB_LAST_WORDS")
