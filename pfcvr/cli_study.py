@@ -17,7 +17,7 @@ def ablate(
     data: DataSet,
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables; an unfinished table there is continued.")],
     table: Annotated[
-        str, typer.Option(help="5, 6, 7 or 8 as in the paper; extended: our switches; methods: baselines.")
+        str, typer.Option(help="3 to 8 as in the paper; extended: our switches; methods: baselines.")
     ],
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "tiny",
     overrides: Annotated[
@@ -35,7 +35,7 @@ def ablate(
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Train and measure every row of an ablation table; writes table-N-SPLIT.md, .csv, .json, .png.
+    """Train and measure every row of one of the paper's tables; writes table-N-SPLIT.md, .csv, .json, .png.
 
     Example: pfcvr ablate --data dataset --out ablation --table 5 --recipe t2i-veri --seeds 1,2,3
     """

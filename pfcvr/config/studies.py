@@ -9,7 +9,7 @@ from pfcvr.config.base import Seed, SeedList
 from pfcvr.config.model import ComputeSettings, DeviceSettings, Protocol, ResampledUnit
 from pfcvr.config.variants import Variant
 
-TableName = Literal["5", "6", "7", "8", "extended", "methods"]
+TableName = Literal["3", "4", "5", "6", "7", "8", "extended", "methods"]
 PublishedData = Literal["t2i-veri", "t2i-verw"]
 
 

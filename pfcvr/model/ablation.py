@@ -18,7 +18,7 @@ from pfcvr.model.ablation_tables import AblationRow, ablation_table
 from pfcvr.model.data import open_data, training_splits
 from pfcvr.model.evaluate import NAMES, evaluate, read_evaluation
 from pfcvr.model.gather import from_first
-from pfcvr.model.published import published_ablation
+from pfcvr.model.published import published_ablation, published_methods
 from pfcvr.model.recipes import flat_keys, load_recipe
 from pfcvr.model.run_folder import seed_folder
 from pfcvr.model.statistics import mean_and_deviation
@@ -64,7 +64,8 @@ class _Study:
         }
 
     def run(self) -> AblationReport:
-        result = AblationReport(self.table, self.facts, [], published_ablation(self.table.name))
+        rivals = None if self.table.rivals is None else published_methods(self.table.rivals)
+        result = AblationReport(self.table, self.facts, [], published_ablation(self.table.name), rivals)
         for number, (row, recipe) in enumerate(zip(self.table.rows, self.recipes, strict=True), start=1):
             folder = self.config.out / "runs" / self._run_name(recipe)
             evaluations, diverged = [], {}

@@ -18,13 +18,15 @@ class AblationReport:
 
     ``facts`` says what they were measured on; each of ``rows`` has ``key``, ``label``, ``runs``, ``metrics``, which
     holds mean, deviation and the values of the seeds in percent, and ``diverged``, which says of each seed that came to
-    no end why. Such a seed is left out of the figures; the mean of a row without any other is None.
+    no end why. Such a seed is left out of the figures; the mean of a row without any other is None. ``published`` has
+    the printed figures of each row by its key, ``rivals`` those of methods that have rows of their own.
     """
 
     table: AblationTable
     facts: dict[str, Any]
     rows: list[dict[str, Any]]
     published: PublishedTable | None
+    rivals: PublishedTable | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -41,6 +43,9 @@ class AblationReport:
         if self.published is not None:
             titles += [f"published {title}" for title in TITLES.values()]
         cells = [[row["label"], *_ours(row), *self._theirs(row)] for row in self.rows]
+        cells += [
+            [f"{name}, as printed", *(f"{row[metric]:.1f}" for metric in METRICS)] for name, row in self._rivals.items()
+        ]
         chance = self.facts["chance"]
         cells.append(["chance", f"{chance['rank1']:.1f}", "", "", f"{chance['mAP']:.1f}", *[""] * (len(titles) - 5)])
         return "\n".join([self._head(), "", markdown_table(titles, cells), "", *self._notes()])
@@ -57,6 +62,8 @@ class AblationReport:
             if self.published is not None:
                 record |= {f"published_{name}": value for name, value in self.published.rows[row["key"]].items()}
             records.append(record)
+        for name, row in self._rivals.items():
+            records.append({"key": name, "label": name} | {f"published_{metric}": row[metric] for metric in METRICS})
         text: str = pandas.DataFrame(records).to_csv(index=False)
         return text
 
@@ -68,7 +75,7 @@ class AblationReport:
         from matplotlib import pyplot
 
         sweep = self.table.axis is not None
-        size = (11, 4.4) if sweep else (11, 1.9 + 0.45 * len(self.rows))
+        size = (11, 4.4) if sweep else (11, 1.9 + 0.45 * len(self.rows) + 0.25 * len(self._rivals))
         figure, panels = pyplot.subplots(1, 2, figsize=size, layout="constrained", sharey=not sweep)
         for axes, name in zip(panels, ("rank1", "mAP"), strict=True):
             (self._draw_sweep if sweep else self._draw_rows)(axes, name)
@@ -95,9 +102,17 @@ class AblationReport:
         if self.published is not None:
             theirs = [self.published.rows[row["key"]][name] for row in self.rows]
             axes.plot(theirs, places, "o", mfc="none", color="tab:grey", label=self._published_on())
+        labels = [*(row["label"] for row in self.rows), *self._rivals]
+        if self.rivals is not None:
+            theirs = [row[name] for row in self._rivals.values()]
+            axes.plot(theirs, range(len(self.rows), len(labels)), "o", mfc="none", color="tab:grey", label="as printed")
         axes.axvline(self.facts["chance"][name], color="tab:red", ls=":", lw=1, label="chance")
-        axes.set(xlabel=f"{TITLES[name]}, percent", xlim=(0, None), ylim=(len(self.rows) - 0.5, -0.5))
-        axes.set_yticks(places, [row["label"] for row in self.rows])
+        axes.set(xlabel=f"{TITLES[name]}, percent", xlim=(0, None), ylim=(len(labels) - 0.5, -0.5))
+        axes.set_yticks(range(len(labels)), labels)
+
+    @property
+    def _rivals(self) -> dict[str, dict[str, float]]:
+        return {} if self.rivals is None else self.rivals.rows
 
     def _points(self, name: str) -> tuple[list[float], list[float]]:
         found = [row["metrics"][name] for row in self.rows]
@@ -129,8 +144,9 @@ class AblationReport:
             f"Percent; {'mean ± deviation over the seeds' if many else 'one seed: small differences mean nothing'}."
         ]
         notes += [f"Diverged, and left out: {sentence}" for sentence in self.diverged]
-        if self.published is not None:
-            notes.append(f"Published figures: {self.published.title}, arXiv 2605.06012. {CAVEAT}")
+        for printed in (self.published, self.rivals):
+            if printed is not None:
+                notes.append(f"Published figures: {printed.title}, arXiv 2605.06012. {CAVEAT}")
         return notes
 
 

@@ -1,4 +1,4 @@
-"""Which trainings make up each ablation table: the paper's Tables V to VIII, and two of our own.
+"""Which trainings make up each table: our rows of the paper's Tables III and IV, Tables V to VIII, two of our own.
 
 The rows of a table differ from the recipe in what the table is about and in nothing else. So a row that the recipe
 describes already is the same training in every table.
@@ -32,12 +32,16 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class AblationTable:
-    """The rows of a table; ``axis`` names the number that the keys are, where the rows are steps of a sweep."""
+    """The rows of a table; ``axis`` names the number that the keys are, where the rows are steps of a sweep.
+
+    ``rivals`` names the benchmark whose published methods stand below the rows.
+    """
 
     name: str
     title: str
     rows: tuple[AblationRow, ...]
     axis: str | None = None
+    rivals: str | None = None
 
 
 def ablation_table(name: str, recipe: Recipe) -> AblationTable:
@@ -47,6 +51,20 @@ def ablation_table(name: str, recipe: Recipe) -> AblationTable:
         UsageError: the recipe leaves out what the table takes away, so that two rows would be the same training.
     """
     return TABLES[name](recipe)
+
+
+def _rivals(recipe: Recipe, name: str, benchmark: str) -> AblationTable:
+    """Ours of Tables III and IV: the recipe, and IRRA on the same trainer."""
+    if recipe.method != "pfcvr":
+        raise UsageError(
+            f"table {name} needs a recipe of method pfcvr, and this one is of {recipe.method}; give the recipe that it "
+            f"was made from, for example --recipe {benchmark}"
+        )
+    rows = (
+        AblationRow("irra", "ours: IRRA-style baseline, SDM + ID + MLM", method="irra"),
+        AblationRow("pfcvr", "ours: PFCVR"),
+    )
+    return AblationTable(name, "Methods", rows, rivals=benchmark)
 
 
 def _modules(recipe: Recipe) -> AblationTable:
@@ -128,6 +146,8 @@ def _methods(recipe: Recipe) -> AblationTable:
 
 
 TABLES: dict[str, Callable[[Recipe], AblationTable]] = {
+    "3": lambda recipe: _rivals(recipe, "3", "t2i-veri"),
+    "4": lambda recipe: _rivals(recipe, "4", "t2i-verw"),
     "5": _modules,
     "6": _part_supervision,
     "7": _mask_ratio,

@@ -76,8 +76,8 @@ def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 def _check_layer(recipe: str, layer: str, written: str | None, asked: str | None) -> None:
     if None not in (written, asked) and written != asked:
         raise UsageError(
-            f"recipe '{recipe}' has {layer} {written} worked in and cannot become {asked}; leave out --{layer}, or "
-            "give the recipe that it was made from"
+            f"recipe '{recipe}' has {layer} {written} worked in and cannot become {asked}; give the recipe "
+            f"that it was made from, or ask for no other {layer}"
         )
 
 

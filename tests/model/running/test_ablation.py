@@ -210,6 +210,38 @@ def test_a_table_stopped_inside_a_row_ends_in_the_same_figures(
     assert continued.rows == undisturbed.rows
 
 
+@pytest.mark.timeout(240)
+def test_tables_3_and_4_put_baseline_and_pfcvr_above_the_published_rivals(config: AblateConfig) -> None:
+    config = config.model_copy(update={"seeds": (1,)})
+    report = ablate(config.model_copy(update={"table": "3"}), quiet=True)
+    assert [row["runs"] for row in report.rows] == ["runs/irra-paper", "runs/pfcvr-paper"]
+    recipes = [RunFolder(config.out / row["runs"] / "seed-1").read_recipe() for row in report.rows]
+    assert [(recipe.method, recipe.model.losses.part_itc > 0) for recipe in recipes] == [
+        ("irra", False),
+        ("pfcvr", True),
+    ]
+    again = ablate(config.model_copy(update={"table": "4"}), quiet=True)
+    assert again.rows == report.rows
+    for table, source, rival, rank1 in (
+        ("3", "Table III, T2I-VeRI", "MARS", 25.5),
+        ("4", "Table IV, T2I-VeRW", "MARS", 52.8),
+    ):
+        text = (config.out / f"table-{table}-test.md").read_text()
+        assert f"Published figures: {source}, arXiv" in text
+        line = next(line for line in text.splitlines() if line.startswith(f"| {rival} (2025), as printed"))
+        assert [cell.strip() for cell in line.split("|")][2] == str(rank1)
+        records = list(csv.DictReader(io.StringIO((config.out / f"table-{table}-test.csv").read_text())))
+        assert float(records[0]["rank1"]) == pytest.approx(report.rows[0]["metrics"]["rank1"]["mean"])
+        assert next(float(r["published_rank1"]) for r in records if r["key"] == f"{rival} (2025)") == rank1
+        with Image.open(config.out / f"table-{table}-test.png") as picture:
+            assert picture.height > 500
+
+
+def test_tables_3_and_4_need_a_recipe_of_pfcvr() -> None:
+    with pytest.raises(UsageError, match="table 4 needs a recipe of method pfcvr, and this one is of irra; .*t2i-verw"):
+        ablation_table("4", load_recipe("t2i-verw", method="irra"))
+
+
 def diverging(monkeypatch: pytest.MonkeyPatch, runs: str) -> Callable[[str], None]:
     """A ``say`` for ``ablate``; the loss is NaN while the training it was last told of is among ``runs``, a pattern."""
     said = [""]

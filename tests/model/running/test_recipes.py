@@ -78,7 +78,7 @@ def test_a_resolved_recipe_keeps_its_method_variant_and_own_values(tmp_path: Pat
     path.write_text(recipe_text(made))
     assert load_recipe(str(path)) == made
     assert load_recipe(str(path), method="irra", variant="official") == made
-    with pytest.raises(UsageError, match="has method irra worked in and cannot become pfcvr; leave out --method"):
+    with pytest.raises(UsageError, match="has method irra worked in and cannot become pfcvr; give the recipe"):
         load_recipe(str(path), method="pfcvr")
     with pytest.raises(UsageError, match="has variant official worked in and cannot become paper"):
         load_recipe(str(path), variant="paper")
