@@ -14,17 +14,16 @@ from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
-from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance, part_named, score_of
+from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation, known_instance
 from pfcvr.pipeline.images import DAMAGED, UnreadableImage, path_inside
 from pfcvr.pipeline.sources.mvp import MASK_SUFFIX
+from pfcvr.pipeline.sources.part_files import CELLS, part_file, read_entry, read_part_file
 from pfcvr.pipeline.sources.pfcvr_set import PARTS_FILE
 from pfcvr.pipeline.sources.reid_json import image_place
-from pfcvr.pipeline.sources.t2i import part_file, part_file_content
 from pfcvr.pipeline.sources.tree import FoundImage, walk_images
 from pfcvr.records import PARTS, ImageRecord, Part, PartInstance, PatchGrid
 from pfcvr.scratch import temporary_tables
 
-CELLS = 24  # a side of the grid of the released sets: 384 / 16 (formats, section 4.4)
 PROBLEM = tuple[str, str, str]
 MVP_CLASSES: dict[int, Part] = {
     **dict.fromkeys(range(1, 8), "lights"),
@@ -109,22 +108,15 @@ READERS: dict[str, PartReader] = {
 def _part_file(root: Path, name: str, image: ImageRecord) -> GivenParts:
     """One part file: each entry a category, a 24 x 24 mask of 0 and 1, and perhaps a score."""
     try:
-        content = part_file_content(root, name)
-        entries = json.loads(content)
-        if not isinstance(entries, list):
-            raise ValueError("not a list of parts")
-    except UnreadableImage as problem:
+        content, entries = read_part_file(root, name)
+    except BadAnnotation as problem:
         return _nothing(image, (name, problem.reason, problem.detail))
-    except OSError:
-        return _nothing(image, (name, "missing_file", f"the part file of {image.image_id} cannot be read"))
-    except (ValueError, RecursionError) as error:
-        return _nothing(image, (name, "malformed_annotation", f"not a part file in JSON: {error}"))
     instances: list[PartInstance] = []
     problems: list[PROBLEM] = []
     cells: dict[Part, NDArray[np.bool_]] = {}
     for number, entry in enumerate(entries, start=1):
         try:
-            part, own, score = _entry(entry)
+            part, own, score = read_entry(entry)
         except BadAnnotation as problem:
             problems.append((f"{name}:item {number}", problem.reason, problem.detail))
             continue
@@ -133,23 +125,6 @@ def _part_file(root: Path, name: str, image: ImageRecord) -> GivenParts:
     packed = {part: np.packbits(cells[part]).tobytes().hex() for part in PARTS if part in cells}
     grid = PatchGrid(rows=CELLS, cols=CELLS, coverage=0, rule="given", cells=packed)
     return GivenParts(image.image_id, tuple(instances), grid, tuple(problems), hashlib.sha256(content).digest())
-
-
-def _entry(entry: Any) -> tuple[Part, NDArray[np.bool_], float]:
-    """Part, cells [24, 24] and score of one entry; raises BadAnnotation."""
-    if not isinstance(entry, dict):
-        raise BadAnnotation("malformed_annotation", "a part needs category and mask")
-    part = part_named(entry.get("category"), 0)
-    mask = entry.get("mask")
-    flat = (
-        [cell for row in mask for cell in (row if isinstance(row, list) else [row])] if isinstance(mask, list) else []
-    )
-    if len(flat) != CELLS * CELLS or not all(isinstance(cell, int | float) and cell in (0, 1) for cell in flat):
-        raise BadAnnotation("malformed_mask", f"the mask of {part} is not {CELLS} x {CELLS} cells of 0 and 1")
-    cells = np.array(flat, dtype=bool).reshape(CELLS, CELLS)
-    if not cells.any():
-        raise BadAnnotation("empty_mask", f"the mask of {part} covers no cell")
-    return part, cells, score_of(entry.get("score", 1.0))
 
 
 def _drawn(part: Part, cells: NDArray[np.bool_], score: float, image: ImageRecord) -> PartInstance:

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from pfcvr.pipeline.caption_rows import CaptionRow, read_caption_rows
-from pfcvr.pipeline.images import UnreadableImage, path_inside
+from pfcvr.pipeline.detectors.coco_shapes import BadAnnotation
 from pfcvr.pipeline.sources.image_table import stem_of
+from pfcvr.pipeline.sources.part_files import flat_cells, part_file, read_entry, read_part_file
 from pfcvr.pipeline.sources.reid_json import CaptionedImages, Naming, ReidJson
 from pfcvr.pipeline.sources.tree import is_plain_name
 
@@ -22,7 +23,6 @@ VERI_FILE = re.compile(r"(?<!p)refixID", re.IGNORECASE)  # VeRW's says prefixid
 VEHICLE_IDS = "vehicle_ids.json"
 PART_KEYS = ("boxes", "mask")
 SAMPLED = 200
-MAX_PART_FILE = 1 << 22  # bytes: hundreds of masks of 24 x 24 cells with every cell on a line of its own
 
 
 class T2iVerw(ReidJson):
@@ -56,7 +56,7 @@ class T2iVerw(ReidJson):
         renamed = "val" in sizes and "test" not in sizes
         if renamed:
             rows.table.rename_split("val", "test")
-        return {"val_is_test": renamed, "part_files": _sample_part_files(rows), "image_names": _name_patterns(rows)}
+        return {"val_is_test": renamed, "part_files": _part_files(rows, surprises), "image_names": _name_patterns(rows)}
 
 
 class T2iVeri(T2iVerw):
@@ -87,21 +87,6 @@ def _exported_vehicles(path: Path) -> dict[str, str]:
     return {str(number): own for own, number in pairs if own and "/" not in own and is_plain_name(own)}
 
 
-def part_file(row: CaptionRow) -> str | None:
-    """Path of the row's part file, with forward slashes."""
-    value = row.values.get("boxes")
-    return value.strip().replace("\\", "/") if isinstance(value, str) and value.strip() else None
-
-
-def part_file_content(root: Path, name: str) -> bytes:
-    """The bytes of the part file ``name``; raises OSError, or UnreadableImage with reason outside_root or too_large."""
-    path = path_inside(root, name)
-    size = path.stat().st_size
-    if size > MAX_PART_FILE:
-        raise UnreadableImage("too_large", f"{size:,} bytes, more than a part file has ({MAX_PART_FILE:,})")
-    return path.read_bytes()
-
-
 def _has_parts(path: Path) -> bool:
     first = next((row for row in read_caption_rows(path) if isinstance(row, CaptionRow)), None)
     return first is not None and any(key in first.values for key in PART_KEYS)
@@ -113,34 +98,34 @@ def _name_patterns(rows: CaptionedImages) -> dict[str, int]:
     return dict(shapes.most_common(5))
 
 
-def _sample_part_files(rows: CaptionedImages) -> dict[str, Any]:
-    """Keys, categories and cell values of the first part files, since no description of them is complete."""
-    keys, categories, cells, read, missing = Counter[str](), Counter[str](), Counter[str](), 0, 0
+def _part_files(rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
+    """Keys, categories and cell values of the first part files, since no description of them is complete.
+
+    All are read: what the stage ``parts`` would reject is added to ``surprises``.
+    """
+    keys, categories, cells, read, unreadable = Counter[str](), Counter[str](), Counter[str](), 0, 0
     for row in read_caption_rows(rows.path):
         name = part_file(row) if isinstance(row, CaptionRow) else None
         if name is None:
             continue
         try:
-            entries = json.loads(part_file_content(rows.root, name))
-        except (UnreadableImage, OSError, ValueError, RecursionError):
-            missing += 1
-            entries = []
+            _, entries = read_part_file(rows.root, name)
+        except BadAnnotation as problem:
+            surprises.append(f"{name} ({problem.reason})")
+            unreadable, entries = unreadable + 1, []
         read += 1
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict):
+        for number, entry in enumerate(entries, start=1):
+            try:
+                read_entry(entry)
+            except BadAnnotation as problem:
+                surprises.append(f"{name}:item {number} ({problem.reason})")
+            if isinstance(entry, dict) and read <= SAMPLED:
                 keys.update(entry.keys())
                 categories[str(entry.get("category"))] += 1
-                cells.update(repr(value) for value in set(map(_hashable, _flat(entry.get("mask")))))
-        if read == SAMPLED:
-            break
+                cells.update(repr(value) for value in set(map(_hashable, flat_cells(entry.get("mask")))))
     found = {"keys": keys, "categories": categories, "cell_values": cells}
-    return {"read": read, "unreadable": missing} | {name: dict(count.most_common(20)) for name, count in found.items()}
-
-
-def _flat(mask: Any) -> list[Any]:
-    if not isinstance(mask, list):
-        return []
-    return [cell for row in mask for cell in (row if isinstance(row, list) else [row])]
+    counts = {"read": read, "unreadable": unreadable}
+    return counts | {name: dict(count.most_common(20)) for name, count in found.items()}
 
 
 def _hashable(value: Any) -> Any:

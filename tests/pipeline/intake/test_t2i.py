@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pfcvr.config import PartsConfig, SplitConfig
-from pfcvr.errors import UsageError, WorkspaceError
+from pfcvr.errors import SourceError, UsageError, WorkspaceError
 from pfcvr.geometry import coverage_grid, grid_array, part_shares
 from pfcvr.pipeline import parts, split
 from pfcvr.records import PARTS, ImageParts, VehicleSplit
@@ -145,6 +145,23 @@ def test_a_bad_part_costs_only_itself(released, content, reason: str) -> None:
     summary = run_parts(released)
     assert (summary.kept, summary.reasons) == (2, {reason: 1})
     assert part_records(released)["00013/000020"].instances[0].part == "wheels"
+
+
+@pytest.mark.parametrize(("content", "reason"), BAD_PARTS)
+def test_a_bad_part_fails_a_strict_import(released, content, reason: str) -> None:
+    released.write("boxes/00012_000011.json", json.dumps(content))
+    place = "boxes/00012_000011.json" + (":item 1" if isinstance(content, list) else "")
+    with pytest.raises(SourceError, match=rf"found 1 surprises: {place} \({reason}\); mend"):
+        released.run_import(strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("boxes/absent.json", "missing_file"), ("../../outside.json", "outside_root")]
+)
+def test_a_part_file_that_is_absent_or_outside_fails_a_strict_import(released, path: str, reason: str) -> None:
+    released.write(NAME, json.dumps([ROWS[0], ROWS[1] | {"boxes": path}]))
+    with pytest.raises(SourceError, match=rf"found 1 surprises: {path} \({reason}\); mend"):
+        released.run_import(strict=True)
 
 
 @pytest.mark.parametrize(
