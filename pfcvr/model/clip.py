@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pfcvr.config import TowerSizes
-from pfcvr.errors import CheckpointError, first_line
+from pfcvr.config import TowerSizes, parse
+from pfcvr.errors import CheckpointError, UsageError, first_line
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -153,8 +153,7 @@ def pretrained_towers(
         CheckpointError: not a CLIP checkpoint in safetensors, incomplete, or it does not fit the image size, the text
             length or the vocabulary.
     """
-    clip = _load_openai(Path(backbone), end_id) if Path(backbone).is_file() else _load_clip(backbone)
-    sizes = _sizes_of(clip.config)
+    clip, sizes = _load_openai(Path(backbone), end_id) if Path(backbone).is_file() else _load_clip(backbone)
     if any(side % sizes.patch_size for side in image_size):
         raise CheckpointError(
             f"{backbone}: image_size {image_size} is no multiple of its patch size, {sizes.patch_size}; change it"
@@ -176,7 +175,7 @@ def resize_positions(positions: Float[Tensor, "positions E"], grid: tuple[int, i
     return torch.cat([positions[:1], resized[0].flatten(1).T])
 
 
-def _load_openai(path: Path, end_id: int) -> Any:
+def _load_openai(path: Path, end_id: int) -> tuple[Any, TowerSizes]:
     from transformers import CLIPModel
 
     weights, sizes = read_openai_weights(path)
@@ -186,11 +185,11 @@ def _load_openai(path: Path, end_id: int) -> Any:
     vocabulary_size = len(weights["text_model.embeddings.token_embedding.weight"])
     clip = CLIPModel(_clip_config(sizes, image_side, text_length, vocabulary_size, end_id))
     clip.load_state_dict(weights)
-    return clip
+    return clip, sizes
 
 
-def _load_clip(backbone: str) -> Any:
-    from transformers import CLIPModel, PretrainedConfig
+def _load_clip(backbone: str) -> tuple[Any, TowerSizes]:
+    from transformers import CLIPModel
 
     if Path(backbone).is_dir() and not Path(backbone, "config.json").is_file():
         raise CheckpointError(
@@ -198,12 +197,11 @@ def _load_clip(backbone: str) -> Any:
             "copy it there, or give the weights' own file where it is in OpenAI's layout"
         )
     try:
-        kind = PretrainedConfig.get_config_dict(backbone)[0].get("model_type")
-        if kind != "clip":
-            what = f"a checkpoint of kind '{kind}'" if kind else "its config.json names no model_type"
-            raise CheckpointError(f"{backbone}: {what}, expected 'clip'; name a CLIP checkpoint")
+        config = _read_config(backbone)
+        sizes = _sizes_of(config, backbone)
         clip, found = CLIPModel.from_pretrained(
             backbone,
+            config=config,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
@@ -224,25 +222,48 @@ def _load_clip(backbone: str) -> Any:
         raise CheckpointError(f"{backbone}: '{key}' {finding}; its config.json is of another model, copy both again")
     for key in sorted(found["missing_keys"]):
         raise CheckpointError(f"{backbone}: '{key}' is missing; the checkpoint is incomplete, copy it again")
-    return clip
+    return clip, sizes
 
 
-def _sizes_of(config: Any) -> TowerSizes:
+def _read_config(backbone: str) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CLIPConfig, PretrainedConfig
+
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(backbone)
+        kind = settings.get("model_type")
+        if kind != "clip":
+            what = f"a checkpoint of kind '{kind}'" if kind else "its config.json names no model_type"
+            raise CheckpointError(f"{backbone}: {what}, expected 'clip'; name a CLIP checkpoint")
+        return CLIPConfig.from_dict(settings)
+    # The library takes config.json for an object with sensible values, and fails wherever that shows.
+    except (StrictDataclassError, TypeError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{backbone}: its config.json is not that of a CLIP checkpoint ({first_line(error.__cause__ or error)}); "
+            "copy it again"
+        ) from None
+
+
+def _sizes_of(config: Any, backbone: str) -> TowerSizes:
     vision, text = config.vision_config, config.text_config
-    return TowerSizes(
-        patch_size=vision.patch_size,
-        embedding_dim=config.projection_dim,
-        vision_width=vision.hidden_size,
-        vision_mlp=vision.intermediate_size,
-        vision_layers=vision.num_hidden_layers,
-        vision_heads=vision.num_attention_heads,
-        text_width=text.hidden_size,
-        text_mlp=text.intermediate_size,
-        text_layers=text.num_hidden_layers,
-        text_heads=text.num_attention_heads,
-        activation=vision.hidden_act,
-        norm_eps=vision.layer_norm_eps,
-    )
+    sizes = {
+        "patch_size": vision.patch_size,
+        "embedding_dim": config.projection_dim,
+        "vision_width": vision.hidden_size,
+        "vision_mlp": vision.intermediate_size,
+        "vision_layers": vision.num_hidden_layers,
+        "vision_heads": vision.num_attention_heads,
+        "text_width": text.hidden_size,
+        "text_mlp": text.intermediate_size,
+        "text_layers": text.num_hidden_layers,
+        "text_heads": text.num_attention_heads,
+        "activation": vision.hidden_act,
+        "norm_eps": vision.layer_norm_eps,
+    }
+    try:
+        return parse(TowerSizes, sizes, f"{backbone}: its config.json names towers that are not known here")
+    except UsageError as error:
+        raise CheckpointError(f"{error}; name another CLIP checkpoint") from None
 
 
 def _fit_text(embeddings: Any, text_length: int, vocabulary_size: int, backbone: str) -> None:

@@ -176,8 +176,12 @@ def _read_description(folder: Path) -> tuple[ModelConfig, int]:
     path = folder / CONFIG_NAME
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PFCVR training") from None
+    except (FileNotFoundError, NotADirectoryError):
+        inside = folder / "model"  # of a run
+        hint = f", as {inside} is" if (inside / CONFIG_NAME).is_file() else ""
+        raise CheckpointError(
+            f"{folder}: no {CONFIG_NAME}; expected a folder written by PFCVR training{hint}"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not JSON ({error}); copy the file again") from None
     if not isinstance(description, dict) or description.get("model_type") != "pfcvr":
@@ -188,9 +192,12 @@ def _read_description(folder: Path) -> tuple[ModelConfig, int]:
             f"{path}: format version {version}, this program reads {FORMAT_VERSION}; use a pfcvr that writes that"
         )
     try:
-        return parse(ModelConfig, description["model"], str(path)), int(description["identities"])
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+        config, identities = parse(ModelConfig, description["model"], str(path)), description["identities"]
+    except (KeyError, UsageError) as error:
         raise CheckpointError(f"{path}: {error}; copy the file again") from None
+    if not isinstance(identities, int) or identities < 1:
+        raise CheckpointError(f"{path}: identities is {identities!r}, expected a number from 1 on; copy the file again")
+    return config, identities
 
 
 def _read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

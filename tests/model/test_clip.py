@@ -163,6 +163,13 @@ def cut_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None])
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def change_config(folder: Path, tower: str, **values: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config[tower].update(values)
+    path.write_text(json.dumps(config))
+
+
 KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
 
 
@@ -193,6 +200,30 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
         (
             lambda folder: (folder / "config.json").write_text("{}"),
             "its config.json names no model_type, expected 'clip'; name a CLIP checkpoint",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text("[1]"),
+            "its config.json is not that of a CLIP checkpoint ('list' object has no attribute 'get'); copy it again",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "clip", "vision_config": "base"}'),
+            "its config.json is not that of a CLIP checkpoint",
+        ),
+        (
+            lambda folder: change_config(folder, "text_config", num_attention_heads=7),
+            "its config.json is not that of a CLIP checkpoint (",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", num_attention_heads=0),
+            "its config.json is not that of a CLIP checkpoint (",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", hidden_act="gelu_fast"),
+            "its config.json names towers that are not known here: 'activation': input should be 'quick_gelu', ",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", patch_size=[8, 8]),
+            "'patch_size': input should be a valid integer (got [8, 8]); name another CLIP checkpoint",
         ),
     ],
 )

@@ -326,6 +326,12 @@ def change_config(folder: Path, change: Callable[[dict], object]) -> None:
         ),
         (lambda f: change_config(f, lambda d: d["model"].update(zoo=1)), "unknown key 'zoo'; known here:"),
         (lambda f: change_config(f, lambda d: d.pop("identities")), "'identities'; copy the file again"),
+        (
+            lambda f: change_config(f, lambda d: d.update(identities=-3)),
+            "config.json: identities is -3, expected a number from 1 on; copy the file again",
+        ),
+        (lambda f: change_config(f, lambda d: d.update(identities="many")), "identities is 'many', expected a number"),
+        (lambda f: change_config(f, lambda d: d.update(model=[1])), "config.json: input should be a valid dictionary"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json"),
     ],
 )

@@ -62,6 +62,20 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_never_asked_for(tmp_path: Pa
         PfcvrModel.from_pretrained(tmp_path / "nowhere")
 
 
+def test_a_run_or_a_file_in_place_of_a_model_folder_is_told_what_was_expected(
+    tiny_model: MakeModel, tmp_path: Path
+) -> None:
+    model = tmp_path / "run" / "model"
+    tiny_model().save_pretrained(model)
+    with pytest.raises(CheckpointError) as of_run:
+        PfcvrModel.from_pretrained(tmp_path / "run")
+    assert str(of_run.value).endswith(
+        f"/run: no config.json; expected a folder written by PFCVR training, as {model} is"
+    )
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no config\.json; expected a folder written by"):
+        PfcvrModel.from_pretrained(model / "model.safetensors")
+
+
 def test_the_card_names_the_sizes_and_one_written_by_hand_stays(tiny_model: MakeModel, tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
