@@ -20,8 +20,12 @@ _UNUSABLE = (
 _INSIDE = r"(?:interior|inside|into|through|driver|seats|cabin|cargo|load)"
 # What may follow "no vehicle", unlike the noun of "no vehicle badge".
 _AT_ALL = (
-    r"(?: (?:is|are|was|were|has|can|could|appears?|present|visible|seen|shown|here|exists?|in|on (?:the|this)|to|or"
-    r"|but|at all)\b|[.,;]|$)"
+    r" (?:is|are|was|were|has|can|could|appears?|present|visible|seen|shown|here|exists?|in|to|or|but|at all"
+    rf"|on (?:the|this) (?:\w+ )?{_ROAD})\b"
+)
+_END = r"(?:[.,;]|$)"
+_NOT_ONE = (
+    r"(?:there (?:is|are) no|there (?:is|are)(?:n['’]t| not) (?:an?|any)|(?:shows?|contains?|see) no|without any)"
 )
 
 DECLINED = re.compile(
@@ -40,14 +44,15 @@ DECLINED = re.compile(
         rf"\b{_PICTURE} (?:was|is) not (?:provided|attached|available|visible)\b",
         rf"\b{_PICTURE} (?:quality )?(?:is|was|appears|seems)(?: to be)? (?:\w+ )?"
         rf"(?:blank|empty|corrupted|{_UNUSABLE})\b",
-        rf"\b(?:not|n['’]t) (?:\w+ )?(?:show|contain|depict|include) (?:an?|any|the) (?:\w+ )?{_VEHICLE}{_AT_ALL}",
-        rf"\b(?:no|(?:there (?:is|are)(?:n['’]t| not)|without) (?:an?|any)) (?:(?!other\b|further\b)\w+ )?"
-        rf"{_VEHICLE}{_AT_ALL}",
+        rf"\b(?:not|n['’]t) (?:\w+ )?(?:show|contain|depict|include) (?:an?|any|the) (?:\w+ )?{_VEHICLE}"
+        rf"(?:{_AT_ALL}|{_END})",
+        rf"\b(?:no|{_NOT_ONE}) (?:(?!other\b|further\b)\w+ )?{_VEHICLE}{_AT_ALL}",
+        rf"\b{_NOT_ONE} (?:(?!other\b|further\b)\w+ )?{_VEHICLE}{_END}",
         rf"\b(?:the|this|any|a) {_VEHICLE} (?:itself |in (?:the|this) \w+ )?(?:{_CANNOT} be {_FOUND_OUT}"
         r"|(?:is|are) (?:too (?:far|small|dark|distant|blurr(?:y|ed))|(?:not|barely|hardly) (?:clearly )?"
         r"(?:visible|seen|shown|present|discernible|recogni[sz]able|identifiable|distinguishable)))\b",
         rf"\b(?:{_VEHICLE}['’]s|its) (?:colou?r|type|features|details)(?: \w+){{0,4}} {_CANNOT} be {_FOUND_OUT}\b",
-        r"\bno (?:(?!other\b|further\b)\w+ )?(?:details?|features?) (?:can|could|is|are) ",
+        rf"\bno details? (?:can|could) be {_FOUND_OUT}\b",
         r"\bnothing (?:(?:can|could) be|is) (?:seen|visible|made out|shown)\b",
         rf"\bempty (?:\w+ )?{_ROAD}\b|\b{_ROAD} (?:is|are) empty\b",
         rf"\b{_PICTURE} shows (?:only|just|nothing but) (?:an?|the) (?:\w+ ){{0,2}}{_ROAD}\b",

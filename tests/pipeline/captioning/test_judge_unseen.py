@@ -36,11 +36,14 @@ DESCRIBES_NOTHING = (
     "It is difficult to make out the shape, because the bright glare of a lamp covers most of the front and the left.",
     "The image quality is too low for details, which leaves a gray field with a thin line and two points of light.",
     "Nothing can be seen apart from two small points of light near the upper left corner and a thin line under them.",
+    "No details can be made out, since a bright glare covers most of the front, all of the left side and the roof.",
     "The road is empty, wet and marked by two white lines, and a low barrier runs along the far left side of its bend.",
 )
 GOOD_SENTENCES = (
     "A white van without any car badge; its door frame is completely black, and it does not show any truck lettering.",
     "A white sedan without roof rails. Dark windows hide the interior, and no visible damage marks doors or bumper.",
+    "A plain white sedan on which no chrome details are left and no distinguishing features are visible but one dent.",
+    "A red car carrier with no cars on the upper deck and no van, only a blue frame, amber lamps and a long ladder.",
     "A white van of unknown make. Its rear doors are not visible from here, the grille has four bars in plain silver.",
     "A gray pickup with an empty bed, no roof rails, no car seat behind the glass, and no truck cap over the rear.",
     "A black sedan with tinted glass: it is not possible to see the interior, only a white sticker on the windshield.",
