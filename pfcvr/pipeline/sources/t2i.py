@@ -103,7 +103,8 @@ def _part_files(rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
 
     All are read: what the stage ``parts`` would reject is added to ``surprises``.
     """
-    keys, categories, cells, read, unreadable = Counter[str](), Counter[str](), Counter[str](), 0, 0
+    keys, categories, cells = Counter[str](), Counter[str](), Counter[str]()
+    counts = {"read": 0, "unreadable": 0, "unusable_parts": 0}
     for row in read_caption_rows(rows.path):
         name = part_file(row) if isinstance(row, CaptionRow) else None
         if name is None:
@@ -112,19 +113,20 @@ def _part_files(rows: CaptionedImages, surprises: list[str]) -> dict[str, Any]:
             _, entries = read_part_file(rows.root, name)
         except BadAnnotation as problem:
             surprises.append(f"{name} ({problem.reason})")
-            unreadable, entries = unreadable + 1, []
-        read += 1
+            counts["unreadable"] += 1
+            entries = []
+        counts["read"] += 1
         for number, entry in enumerate(entries, start=1):
             try:
                 read_entry(entry)
             except BadAnnotation as problem:
                 surprises.append(f"{name}:item {number} ({problem.reason})")
-            if isinstance(entry, dict) and read <= SAMPLED:
+                counts["unusable_parts"] += 1
+            if isinstance(entry, dict) and counts["read"] <= SAMPLED:
                 keys.update(entry.keys())
                 categories[str(entry.get("category"))] += 1
                 cells.update(repr(value) for value in set(map(_hashable, flat_cells(entry.get("mask")))))
     found = {"keys": keys, "categories": categories, "cell_values": cells}
-    counts = {"read": read, "unreadable": unreadable}
     return counts | {name: dict(count.most_common(20)) for name, count in found.items()}
 
 

@@ -116,9 +116,14 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         "images_in_another_vehicles_folder": index.other_folder(),
         "camera_conflicts": index.camera_conflicts(),
     }
+    odd = {
+        "camera": {value: n for value, n in cameras.items() if not value.isdecimal()},
+        "time of the pattern": {value: n for value, n in times.items() if not TIME_PATTERN.fullmatch(value)},
+    }
     notes: dict[str, Any] = {
         "texts": texts,
         "unknown_values": {column: values for column, values in unknown.items() if values},
+        "odd_values": {column: values for column, values in odd.items() if values},
         "cameras": {"distinct": len(cameras), "examples": sorted(cameras)[:EXAMPLES]},
         "time_patterns": dict(islice(times.items(), EXAMPLES)),
         "models": {"distinct": len(models), "examples": sorted(models)[:EXAMPLES]},
@@ -129,12 +134,7 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         "pictures_outside_image_folders": {"count": stray, "examples": examples},
         **counts,
     }
-    odd = {
-        **unknown,
-        "camera": {value: n for value, n in cameras.items() if not value.isdecimal()},
-        "time of the pattern": {value: n for value, n in times.items() if not TIME_PATTERN.fullmatch(value)},
-    }
-    surprises = [f"{what} '{value}' x {n}" for what, values in odd.items() for value, n in values.items()]
+    surprises = [f"{what} '{value}' x {n}" for what, values in (unknown | odd).items() for value, n in values.items()]
     surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
     counts["pictures_outside_image_folders"] = stray
     return notes, [*surprises, *counted(counts)]

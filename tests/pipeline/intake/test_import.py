@@ -52,6 +52,12 @@ def test_the_first_generation_arrives_with_all_that_is_known(three) -> None:
     assert notes["time_patterns"] == {"9999-99-99 99:99:99": 3}
 
 
+def test_the_medium_gallery_stands_beside_its_published_counts(three) -> None:
+    three.write("train_test_split/test_5000.txt", "00001/000001\n00001/000002\n00012/000011\n")
+    words = [line.split() for line in import_.report(three.run_import()).splitlines()]
+    assert ["test_5000", "3", "64,389", "2", "5,000"] in words
+
+
 def test_the_second_generation_takes_the_identity_from_the_path_and_the_camera_from_column_3(three) -> None:
     three.info(FIRST, THIRD)  # no header, and nothing about 00001/000002
     three.write("train_test_split/train_list_start0.txt", "00001/000001.jpg 0 23\n00001/000002.jpg 0 61\n")
@@ -266,6 +272,7 @@ def test_strict_refuses_whatever_the_lists_leave_out_or_say_oddly_and_lenient_co
     ]
     notes = three.run_import().notes
     assert (notes["images_in_no_list"], notes["images_without_a_line_in_vehicle_info"]) == (1, 1)
+    assert notes["odd_values"] == {"camera": {"abc": 1}, "time of the pattern": {"yesterday": 1}}
 
 
 @pytest.mark.parametrize("time", ["2018/3/5 8:12", "20180305", "20180305081244", "05.03.2018", "2018-03-05T08:12:44Z"])

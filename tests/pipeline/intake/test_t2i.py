@@ -153,6 +153,8 @@ def test_a_bad_part_fails_a_strict_import(released, content, reason: str) -> Non
     place = "boxes/00012_000011.json" + (":item 1" if isinstance(content, list) else "")
     with pytest.raises(SourceError, match=rf"found 1 surprises: {place} \({reason}\); mend"):
         released.run_import(strict=True)
+    found = released.run_import().notes["part_files"]
+    assert (found["unusable_parts"], found["unreadable"]) == ((1, 0) if isinstance(content, list) else (0, 1))
 
 
 @pytest.mark.parametrize(
