@@ -152,9 +152,17 @@ class ImageTable:
             yield Rejected(stage="import", subject=subject, reason=reason, detail=detail)
 
     def listing(
-        self, layout: str, texts: Sequence[Path], notes: dict[str, Any], surprises: Sequence[str] = ()
+        self,
+        layout: str,
+        texts: Sequence[Path],
+        notes: dict[str, Any],
+        surprises: Sequence[str] = (),
+        lists: Mapping[str, tuple[int, int]] | None = None,
     ) -> SourceListing:
-        """Everything as the import stage takes it. ``texts`` are the files that were read to get here."""
+        """Everything as the import stage takes it. ``texts`` are the files that were read to get here.
+
+        ``lists``: images and vehicles of each list that is no split, to be put beside the published counts.
+        """
         self._note_other_case()
         sizes = self.sizes()
         cameras = self.value_counts("camera_id")
@@ -164,7 +172,7 @@ class ImageTable:
         common = {
             "cameras": {"distinct": len(cameras), "examples": sorted(cameras)[:EXAMPLES]},
             "time_patterns": self.time_patterns(),
-            "counts": published_counts(layout, sizes),
+            "counts": published_counts(layout, {**sizes, **(lists or {})}),
         }
         return SourceListing(
             root=self.root,

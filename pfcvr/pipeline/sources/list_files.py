@@ -1,6 +1,6 @@
 """What list-based layouts share: lines of a text file by number, each whole or named as malformed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,11 @@ def in_folder(table: ImageTable, folder: str, name: str) -> str:
         return path
     endings = (path + suffix for suffix in sorted(IMAGE_SUFFIXES))
     return next((ending for ending in endings if table.has_file(ending)), path)
+
+
+def named_size(vehicles: Mapping[str, str]) -> tuple[int, int]:
+    """Images and vehicles of a list; ``vehicles`` has the vehicle_id of each image that it names."""
+    return len(vehicles), len(set(vehicles.values()))
 
 
 def needed_folder(source: Path, layout: str, *names: str) -> Path:

@@ -12,7 +12,7 @@ from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.key_points import key_point_files, read_key_points
 from pfcvr.pipeline.sources.label_xml import read_items
-from pfcvr.pipeline.sources.list_files import needed_folder
+from pfcvr.pipeline.sources.list_files import named_size, needed_folder
 from pfcvr.pipeline.sources.text_lines import text_encoding, text_lines
 from pfcvr.pipeline.sources.tree import is_plain_name, walk_images
 from pfcvr.records import Split
@@ -58,7 +58,8 @@ class Veri776:
             "images_in_no_list": unlisted,
         }
         others = {"images_in_no_list": unlisted["count"], "malformed_key_points": key_points.get("malformed", 0)}
-        return table.listing("veri-776", texts, notes, counted(labels.unknown | others))
+        queries = {name: parsed[1] for _, name in lists["query"] if (parsed := NAME.fullmatch(name))}
+        return table.listing("veri-776", texts, notes, counted(labels.unknown | others), {"query": named_size(queries)})
 
 
 def _companions(part: str) -> tuple[str, str]:

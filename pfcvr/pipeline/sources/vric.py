@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
-from pfcvr.pipeline.sources.list_files import in_folder, listed_names, needed_folder
+from pfcvr.pipeline.sources.list_files import in_folder, listed_names, named_size, needed_folder
 from pfcvr.pipeline.sources.tree import walk_images
 from pfcvr.records import Split
 
@@ -22,6 +22,7 @@ class Vric:
         root = needed_folder(source, "VRIC", *(f"vric_{part}.txt" for part in SPLIT_OF))
         table = ImageTable(root)
         table.add_files(walk_images(root))
+        named: dict[str, dict[str, str]] = {}
         for path in _lists(root):
             part = path.stem.removeprefix("vric_")
             for line in listed_names(table, path, (2,)):
@@ -29,10 +30,12 @@ class Vric:
                 image_path = in_folder(table, f"{part}_images", line.name)
                 image_id = f"{vehicle_id}/{stem_of(image_path)}"
                 image = SourceImage(image_id, vehicle_id, image_path, camera_id, source_split=SPLIT_OF[part])
-                table.add(image, line.place)
+                if table.add(image, line.place):
+                    named.setdefault(part, {})[image_path] = vehicle_id
         unlisted = table.unlisted("*_images/*")
+        lists = {part: named_size(named.get(part, {})) for part in ("probe", "gallery")}
         surprises = counted({"images_in_no_list": unlisted["count"]})
-        return table.listing("vric", _lists(root), {"images_in_no_list": unlisted}, surprises)
+        return table.listing("vric", _lists(root), {"images_in_no_list": unlisted}, surprises, lists)
 
 
 def _lists(root: Path) -> list[Path]:

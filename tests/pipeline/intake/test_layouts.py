@@ -76,6 +76,7 @@ def test_veri_776_keeps_camera_time_color_type_and_split(veri) -> None:
     assert notes["cameras"]["distinct"] == 4
     assert notes["time_patterns"] == {"99999999": 5}
     assert "train       3     37,778         3        576" in import_.report(summary)
+    assert "query       1      1,678         1        200" in import_.report(summary)
 
 
 def test_veri_776_in_strict_mode_lists_the_color_nobody_named(veri) -> None:
@@ -186,6 +187,8 @@ def test_vric_takes_camera_and_split_from_its_three_lists(intake) -> None:
     assert found == {"1/a b": ("17", "train"), "5/2": ("40", "test"), "5/3": ("41", "test")}
     assert summary.notes["recognised"] == "vric: found vric_train.txt"
     assert intake.reasons() == {"5/4": "missing_file"}
+    assert "probe         1      2,811         1          -" in import_.report(summary)
+    assert "gallery       2      2,811         1          -" in import_.report(summary)
 
 
 def test_veri_wild_2_finds_its_images_in_the_nested_folders(intake) -> None:
