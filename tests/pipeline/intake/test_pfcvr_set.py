@@ -269,3 +269,17 @@ def test_an_image_that_comes_twice_once_without_its_pixels_is_there_and_refused(
     parquet.write_table(type(table).from_pylist(twice, table.schema), shard)
     summary = import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=first), QUIET)
     assert (summary.kept, summary.reasons) == (14, {"missing_file": 1, "changed_file": 1})
+
+
+def test_however_many_rows_have_pixels_of_others_the_import_goes_on(whole, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pfcvr.stage.BREAKER_WINDOW", 4)
+    first = exported(whole.workspace, tmp_path / "first")
+    (shard,) = sorted((first / "data").glob("train-*.parquet"))
+    table = parquet.read_table(shard)
+    changed = table.to_pylist()
+    for row in changed:
+        row["image"]["bytes"] += b"0"
+    parquet.write_table(type(table).from_pylist(changed, table.schema), shard)
+    summary = import_.run(Workspace(tmp_path / "again", create=True), ImportConfig(source=first), QUIET)
+    assert len(changed) >= 4
+    assert (summary.kept, summary.reasons) == (14 - len(changed), {"changed_file": len(changed)})
