@@ -261,9 +261,17 @@ def _sizes_of(config: Any, backbone: str) -> TowerSizes:
         "norm_eps": vision.layer_norm_eps,
     }
     try:
-        return parse(TowerSizes, sizes, f"{backbone}: its config.json names towers that are not known here")
+        known = parse(TowerSizes, sizes, f"{backbone}: its config.json names towers that are not known here")
     except UsageError as error:
         raise CheckpointError(f"{error}; name another CLIP checkpoint") from None
+    for name in ("hidden_act", "layer_norm_eps"):
+        ours, theirs = getattr(vision, name), getattr(text, name)
+        if ours != theirs:
+            raise CheckpointError(
+                f"{backbone}: its towers differ in {name} (vision {ours}, text {theirs}), expected the same in both; "
+                "name another CLIP checkpoint"
+            )
+    return known
 
 
 def _fit_text(embeddings: Any, text_length: int, vocabulary_size: int, backbone: str) -> None:

@@ -222,6 +222,14 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
             "its config.json names towers that are not known here: 'activation': input should be 'quick_gelu', ",
         ),
         (
+            lambda folder: change_config(folder, "text_config", hidden_act="gelu"),
+            "its towers differ in hidden_act (vision quick_gelu, text gelu), expected the same in both; name another",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", layer_norm_eps=1e-6),
+            "its towers differ in layer_norm_eps (vision 1e-06, text 1e-05), expected the same in both; name another",
+        ),
+        (
             lambda folder: change_config(folder, "vision_config", patch_size=[8, 8]),
             "'patch_size': input should be a valid integer (got [8, 8]); name another CLIP checkpoint",
         ),
