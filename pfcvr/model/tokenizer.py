@@ -27,9 +27,11 @@ from pfcvr.clip_vocabulary import (
 )
 from pfcvr.config import ModelConfig
 from pfcvr.errors import BackendError, CheckpointError, first_line
+from pfcvr.hub import HUB_NAME, check_token, patiently
 from pfcvr.model.batch import IGNORED_LABEL
 
 MASK, PAD = "<|mask|>", "<|pad|>"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # of a CLIP checkpoint: the first, or the other two
 CLIP_MASK_ID = 49405
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen words (official code, as BERT); the rest keep their id
 
@@ -200,13 +202,29 @@ def train_caption_tokenizer(texts: Sequence[str], vocabulary_size: int, length: 
 
 
 def caption_tokenizer(config: ModelConfig, captions: Sequence[str]) -> CaptionTokenizer:
-    """The tokenizer that ``config`` asks for; ``captions`` of the train split are used only to train a vocabulary."""
+    """The tokenizer that ``config`` asks for; ``captions`` of the train split are used only to train a vocabulary.
+
+    Raises:
+        CheckpointError: the backbone's tokenizer cannot be read.
+        HubError: the backbone is no folder here, and the Hub has none of that name or was not reached.
+    """
     if config.vocabulary == "captions":
         return train_caption_tokenizer(captions, config.vocabulary_size, config.text_length)
-    folder = Path(config.backbone) if config.backbone else None
+    folder = _backbone_folder(config.backbone) if config.backbone else None
     if folder and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return CaptionTokenizer.load(folder, config.text_length)
     return clip_tokenizer(config.text_length)
+
+
+def _backbone_folder(backbone: str) -> Path:
+    """The folder ``backbone``, or one with what a checkpoint of that name on the Hub has of a tokenizer."""
+    if Path(backbone).exists() or HUB_NAME.fullmatch(backbone) is None:
+        return Path(backbone)
+    from huggingface_hub import snapshot_download
+
+    check_token(backbone)
+    asked = f"{backbone}: no such folder here, and on the Hub"
+    return Path(patiently(asked, lambda: snapshot_download(backbone, allow_patterns=list(TOKENIZER_FILES)), waits=()))
 
 
 def _with_mask_token(description: dict[str, Any], source: Path) -> Tokenizer:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pfcvr.config import ModelConfig
 from pfcvr.errors import CheckpointError, HubError
 from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.tokenizer import caption_tokenizer
 
 MakeModel = Callable[..., PfcvrModel]
 
@@ -34,6 +36,23 @@ def test_a_model_downloaded_before_is_found_by_its_name_and_revision(
         tiny_model(identities=5 + number).save_pretrained(repository / "snapshots" / commit)
     assert PfcvrModel.from_pretrained("lab/cars").identities == 5
     assert PfcvrModel.from_pretrained("lab/cars", revision="v1").identities == 6
+
+
+def test_a_backbone_that_is_named_as_on_the_hub_brings_its_own_vocabulary(
+    tiny_model: MakeModel, unreachable_hub: Path
+) -> None:
+    own = tiny_model().tokenizer
+    repository = unreachable_hub / "models--lab--clip"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    for folder in (repository / "refs", snapshot):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(snapshot.name)
+    own.save(snapshot)
+    by_name = caption_tokenizer(ModelConfig(backbone="lab/clip", text_length=24), [])
+    assert by_name.vocabulary_size == own.vocabulary_size
+    assert torch.equal(by_name.encode(["a white SUV"]).ids, own.encode(["a white SUV"]).ids)
+    with pytest.raises(HubError, match=r"lab/other: no such folder here, and on the Hub: no connection to http://127"):
+        caption_tokenizer(ModelConfig(backbone="lab/other"), [])
 
 
 def test_a_folder_is_given_as_text_or_path_and_wins_over_the_hub(
