@@ -89,6 +89,7 @@ def judge(answer: Answer, prompt: Prompt) -> Judged | Refusal:
     return _judged(value, prompt)
 
 
+@cache
 def least_tokens(text: str) -> int:
     """About the fewest tokens that a tokenizer of today makes of ``text``, in any script."""
     return max(len(PIECE.findall(text)), len(text.encode(errors="replace")) // BYTES_PER_TOKEN)

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-_HEAD = (
+HEAD = re.compile(
     r"(?:(?<!skid )(?<!kick )(?<!scuff )(?<!step )(?<!tread )\b(?:number|licen[cs]e)?plates?"
-    r"|\bregistrations?|\blicen[cs]e (?:number|tag)s?)\b"
+    r"|\bregistrations?|\blicen[cs]e (?:number|tag)s?)\b",
+    re.IGNORECASE,
 )
-HEAD = re.compile(_HEAD, re.IGNORECASE)
 NEAR = 5  # words after a plate in which a digit is taken as the plate's
 WORD = re.compile(r"\S+")
 PUNCTUATION = ".,;:!?()\"'“”‘’"
@@ -22,24 +22,24 @@ _HIDDEN = (
     r"(?:not|nothing|unreadable|unclear|illegible|invisible|hidden|obscured|masked|covered|blurred|blurry|blank|missing"
     r"|removed|cut|cropped|faded|painted|too|partly|partially)\b"
 )
-TALK = re.compile(
-    rf"{_HEAD}(?:(?: \w+){{0,3}} (?:reads|reading|says?|saying|numbered|with the (?:number|letters|characters|digits"
-    rf"|text))\b(?! (?:(?:is|are|being) )?{_HIDDEN})|(?: \w+){{0,2}}(?: ?[:\"“]| ['‘]))",
-    re.IGNORECASE,
-)
 _BEARS = r"(?:shows|showing|displays|displaying|bears|bearing|carries|carrying)"
-# Letters alone, and what stands in front of the plate or after a comma, are plates where they have the shape of one.
-LETTERS = re.compile(
-    rf"(?i:{_HEAD})(?: (?!{_ELSEWHERE}\b)\w+){{0,3}} (?:{_BEARS}|number)"
-    r" (?:(?:the|is|letters|characters|code|number) ){0,2}(?!LED|USA|SUV)[A-Z]{3,}\b"
-)
-SHOWN_CODE = re.compile(
-    rf"{_HEAD}[^.;]{{0,30}}? (?:{_BEARS}|ends|ending|starts|starting|begins|beginning) (?:[a-z]+ ){{0,3}}\d{{2,}}\b"
-    r"(?!-[a-z])",
-    re.IGNORECASE,
-)
-AFTER_COMMA = re.compile(
-    rf"(?i:{_HEAD}), (?i:(?:(?:number|numbered|no\.?|code|text|reading) )?)(?:[A-Z]{{1,3}} ?\d{{3,}}|\d{{4,}})\b"
+# What follows the word plate where its text is told: in so many words or quotes, as letters, or as a code further on.
+TOLD = (
+    re.compile(
+        r"(?: \w+){0,3} (?:reads|reading|says?|saying|numbered|with the (?:number|letters|characters|digits|text))\b"
+        rf"(?! (?:(?:is|are|being) )?{_HIDDEN})|(?: \w+){{0,2}}(?: ?[:\"“]| ['‘])",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?: (?!{_ELSEWHERE}\b)\w+){{0,3}} (?:{_BEARS}|number) (?:(?:the|is|letters|characters|code|number) ){{0,2}}"
+        r"(?!LED|USA|SUV)[A-Z]{3,}\b"
+    ),
+    re.compile(
+        rf"[^.;]{{0,30}}? (?:{_BEARS}|ends|ending|starts|starting|begins|beginning) (?:[a-z]+ ){{0,3}}\d{{2,}}\b"
+        r"(?!-[a-z])",
+        re.IGNORECASE,
+    ),
+    re.compile(r", (?i:(?:(?:number|numbered|no\.?|code|text|reading) )?)(?:[A-Z]{1,3} ?\d{3,}|\d{4,})\b"),
 )
 IN_FRONT = re.compile(
     r"\b(?:[A-Z]{1,3}[ -]?)?\d{3,}[A-Z]{0,3}\b(?: (?:is )?(?:on|across) (?:\w+ ){0,3}"
@@ -60,12 +60,13 @@ def plate_in(text: str) -> str | None:
 
 
 def _plates(text: str) -> Iterator[str]:
-    for pattern in (TALK, LETTERS, SHOWN_CODE, AFTER_COMMA, IN_FRONT, SHAPES):
-        yield from (found.group() for found in pattern.finditer(text))
     for head in HEAD.finditer(text):
-        end = _end_of_digits(text, head.end())
+        told = (found.end() for pattern in TOLD if (found := pattern.match(text, head.end())))
+        end = next(told, None) or _end_of_digits(text, head.end())
         if end is not None:
             yield text[head.start() : end]
+    for pattern in (IN_FRONT, SHAPES):
+        yield from (found.group() for found in pattern.finditer(text))
     yield from (code for code in LONG_CODE.findall(text) if BADGE.fullmatch(code) is None)
 
 
