@@ -90,10 +90,10 @@ class Rows:
         }
         try:
             if record.get("parts"):
-                return layers_of_instances(record["parts"], (record["height"], record["width"]))
+                return layers_of_instances(record["parts"], (record.get("height"), record.get("width")))
             grid = np.array(record.get("part_grid") or [], dtype=bool)
             return layers_of_grid(grid) if grid.any() else NO_PARTS
-        except (ValueError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             image = f"{self.where}: image '{self.image_ids[row]}'"
             raise DataError(f"{image} has damaged parts ({error}); export the data set again") from None
 
@@ -178,10 +178,9 @@ def open_data(source: str) -> VehicleData:
     """
     folder = Path(source)
     if folder.exists():
-        tables, fingerprint, coverage = _open_folder(folder)
+        tables, fingerprint, manifest = _open_folder(folder)
     elif HUB_NAME.fullmatch(source):
-        tables, fingerprint, on_hub = load_hub_tables(source)
-        coverage = DEFAULT_COVERAGE if on_hub is None else on_hub
+        tables, fingerprint, manifest = load_hub_tables(source)
     else:  # asking the Hub anyway would retry for half a minute
         raise DataError(
             f"{source}: no such folder; give a folder written by pfcvr-data export, or a Hub name OWNER/NAME"
@@ -193,7 +192,7 @@ def open_data(source: str) -> VehicleData:
             raise DataError(_lacks_columns(source, name, missing, tables[name].column_names))
         if len(tables[name]):
             splits[name] = Rows(tables[name], f"{source} ({name})")
-    return VehicleData(source, fingerprint, splits, coverage)
+    return VehicleData(source, fingerprint, splits, DEFAULT_COVERAGE if manifest is None else _coverage(manifest))
 
 
 def training_splits(data: VehicleData, protocol: Protocol, share: float, seed: int) -> TrainSplits:
@@ -274,7 +273,7 @@ def _split_order(name: str) -> tuple[int, str]:
     return (KNOWN_SPLITS.index(name) if name in KNOWN_SPLITS else len(KNOWN_SPLITS), name)
 
 
-def _open_folder(folder: Path) -> tuple[dict[str, Any], str, float]:
+def _open_folder(folder: Path) -> tuple[dict[str, Any], str, Path | None]:
     from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -292,12 +291,23 @@ def _open_folder(folder: Path) -> tuple[dict[str, Any], str, float]:
     if not manifest.is_file():
         hashes = {path: sha256_file(Path(path)) for paths in shards.values() for path in paths}
         names = {str(Path(path).relative_to(folder)): value for path, value in hashes.items()}
-        return tables, sha256_json(names), DEFAULT_COVERAGE
+        return tables, sha256_json(names), None
+    return tables, sha256_file(manifest), manifest
+
+
+def _coverage(manifest: Path) -> float:
+    """The share of a cell that a part must cover in the grids of the data set."""
     try:
         grid = json.loads(manifest.read_bytes()).get("grid") or {}
+        coverage = grid.get("coverage", DEFAULT_COVERAGE)
     except (ValueError, AttributeError):
         raise DataError(f"{manifest}: not a manifest of pfcvr-data export; export the data set again") from None
-    return tables, sha256_file(manifest), float(grid.get("coverage", DEFAULT_COVERAGE))
+    if not isinstance(coverage, float | int) or not 0 < coverage <= 1:
+        raise DataError(
+            f"{manifest}: grid.coverage is {coverage!r}, expected a share above 0 and not above 1; export the data set "
+            "again"
+        )
+    return float(coverage)
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,6 +1,5 @@
-"""A data set of the Hub, opened by its name: its tables, what it is, and the recipe of its grids."""
+"""A data set of the Hub, opened by its name: its tables, what it is, and its manifest."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from pfcvr.files import sha256_file, sha256_json
 from pfcvr.hub import MANIFEST_NAME, check_token, patiently
 
 
-def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
-    """Tables by split, the fingerprint, and the coverage of the grids where its manifest says it.
+def load_hub_tables(name: str) -> tuple[dict[str, Any], str, Path | None]:
+    """Tables by split, the fingerprint, and the manifest of the export where there is one.
 
     What ``pfcvr-data push`` published is known by its manifest, so that it is the same data on every machine; another
     data set by what was downloaded.
@@ -34,8 +33,7 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, float | None]:
     manifest = _manifest(name, asked)
     if manifest is None:
         return tables, sha256_json({split: table._fingerprint for split, table in tables.items()}), None
-    grid = json.loads(manifest.read_bytes()).get("grid") or {}
-    return tables, sha256_file(manifest), grid.get("coverage")
+    return tables, sha256_file(manifest), manifest
 
 
 def _manifest(name: str, asked: str) -> Path | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,18 @@ class PartLayers:
 NO_PARTS = PartLayers((1, 1), (), (), np.zeros((4, 0), dtype=np.float32))
 
 
-def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int, int]) -> PartLayers:
+def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int | None, int | None]) -> PartLayers:
     """Layers of an exported row's ``parts``; ``size`` is the image's (height, width).
 
     As in the grid rule, the masks of a part are united, so are the boxes of its instances without a mask, and these
     stand beside those.
 
     Raises:
-        ValueError: an unknown part, or a mask whose runs do not fill its size.
+        ValueError: the image has no size, a part is unknown, a mask's runs do not fill its size, or a box is none.
     """
+    height, width = size
+    if not height or not width:
+        raise ValueError(f"an image of height {height} and width {width}, expected pixels")
     masks: dict[int, list[Rle]] = {}
     boxes: dict[int, list[BoxXyxy]] = {}
     for instance in instances:
@@ -52,12 +56,14 @@ def layers_of_instances(instances: Sequence[dict[str, Any]], size: tuple[int, in
             raise ValueError(f"unknown part '{instance['part']}', expected one of {', '.join(PARTS)}")
         part, mask = PARTS.index(instance["part"]), instance["mask"]
         if mask is None or mask["counts"] is None:
-            boxes.setdefault(part, []).append(tuple(instance["box_xyxy"]))
+            boxes.setdefault(part, []).append(_box(instance["part"], instance["box_xyxy"]))
+        elif len(mask["size"]) != 2:
+            raise ValueError(f"a mask of '{instance['part']}' has size {mask['size']}, expected height and width")
         else:
             masks.setdefault(part, []).append(Rle(size=tuple(mask["size"]), counts=mask["counts"]))
-    layers = [(part, _mask_rectangles(part, rles, size)) for part, rles in masks.items()]
+    layers = [(part, _mask_rectangles(part, rles, (height, width))) for part, rles in masks.items()]
     layers += [(part, _box_rectangles(part_boxes)) for part, part_boxes in boxes.items()]
-    return _joined(layers, size)
+    return _joined(layers, (height, width))
 
 
 def layers_of_grid(grid: NDArray[np.bool_]) -> PartLayers:
@@ -105,6 +111,13 @@ def part_shares(layers: PartLayers, draw: Draw, grid: tuple[int, int]) -> NDArra
     for part, of_layer in zip(layers.parts, covered, strict=True):
         np.maximum(shares[part], of_layer, out=shares[part])
     return shares
+
+
+def _box(part: str, corners: Sequence[float] | None) -> BoxXyxy:
+    if corners is None or len(corners) != 4 or not all(corner is not None and isfinite(corner) for corner in corners):
+        raise ValueError(f"'{part}' has neither a mask nor a box of four finite numbers, but {corners}")
+    x0, y0, x1, y1 = corners
+    return x0, y0, x1, y1
 
 
 def _joined(layers: Sequence[tuple[int, NDArray[Any]]], size: tuple[int, int]) -> PartLayers:

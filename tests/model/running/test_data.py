@@ -3,6 +3,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -300,6 +301,38 @@ class TestWhatAUserIsTold:
         with pytest.raises(DataError, match="image '000/2' cannot be decoded"):
             decode(open_data(str(make_data(train=rows))).split("train"), 2)
 
+    @pytest.mark.parametrize(
+        ("changes", "instance", "reason"),
+        [
+            ({"height": None}, {}, "an image of height None and width 64, expected pixels"),
+            ({}, {"mask": None, "box_xyxy": None}, "'windows' has neither a mask nor a box of four finite numbers"),
+            ({}, {"mask": None, "box_xyxy": [1.0, 2.0, float("nan"), 4.0]}, "four finite numbers, but [1.0, 2.0, nan"),
+            ({}, {"mask": None, "box_xyxy": [1.0, 2.0, 3.0]}, "four finite numbers, but [1.0, 2.0, 3.0]"),
+            (
+                {},
+                {"mask": {"size": [5], "counts": "52"}},
+                "a mask of 'windows' has size [5], expected height and width",
+            ),
+            ({}, {"mask": {"size": None, "counts": "52"}}, "damaged parts ("),
+        ],
+    )
+    def test_parts_that_are_nowhere(
+        self,
+        make_data: Callable[..., Path],
+        rows_of: Callable,
+        changes: dict[str, Any],
+        instance: dict[str, Any],
+        reason: str,
+    ) -> None:
+        rows = rows_of(range(2))
+        rows[0] |= changes
+        rows[0]["parts"][0] |= instance
+        with pytest.raises(DataError) as refusal:
+            open_data(str(make_data(train=rows))).split("train").parts(0)
+        assert "image '000/0' has damaged parts (" in str(refusal.value)
+        assert reason in str(refusal.value)
+        assert "http" not in str(refusal.value)
+
     def test_damaged_masks(self, make_data: Callable[..., Path], rows_of: Callable) -> None:
         rows = rows_of(range(2))
         rows[0]["parts"][0]["mask"]["counts"] = "zz"
@@ -337,8 +370,22 @@ def test_blank_captions_are_left_out(make_data: Callable[..., Path], rows_of: Ca
     assert Counter(map(len, captions)) == {1: 1, 2: 5}
 
 
-def test_a_manifest_that_is_not_json_is_named(make_data: Callable[..., Path], rows_of: Callable) -> None:
+@pytest.mark.parametrize(
+    ("manifest", "sentence"),
+    [
+        ("{", "pfcvr.json: not a manifest of pfcvr-data export; export the data set again"),
+        ('{"grid": [4, 4]}', "pfcvr.json: not a manifest of pfcvr-data export; export the data set again"),
+        ('{"grid": {"coverage": null}}', "pfcvr.json: grid.coverage is None, expected a share above 0"),
+        ('{"grid": {"coverage": "abc"}}', "pfcvr.json: grid.coverage is 'abc', expected a share above 0"),
+        ('{"grid": {"coverage": 7}}', "pfcvr.json: grid.coverage is 7, expected a share above 0 and not above 1"),
+        ('{"grid": {"coverage": NaN}}', "pfcvr.json: grid.coverage is nan, expected a share above 0"),
+    ],
+)
+def test_a_manifest_that_no_export_wrote_is_named(
+    make_data: Callable[..., Path], rows_of: Callable, manifest: str, sentence: str
+) -> None:
     path = make_data(train=rows_of(range(2)))
-    (path / "pfcvr.json").write_text("{")
-    with pytest.raises(DataError, match=r"pfcvr\.json: not a manifest of pfcvr-data export"):
+    (path / "pfcvr.json").write_text(manifest)
+    with pytest.raises(DataError) as refusal:
         open_data(str(path))
+    assert sentence in str(refusal.value)
