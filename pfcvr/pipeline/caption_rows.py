@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 from pfcvr.errors import SourceError
 from pfcvr.pipeline.json_stream import JsonStream
@@ -70,7 +70,7 @@ def _starts_with_bracket(path: Path) -> bool:
 
 def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
     with path.open("rb") as file:
-        for number, line in enumerate(_bounded_lines(file), start=1):
+        for number, line in enumerate(_bounded_lines(file, (b"\n",)), start=1):
             place = f"{path.name}:{number}"
             if line is None:
                 yield MalformedRow(place, f"the line is longer than {MAX_ROW:,} bytes")
@@ -83,13 +83,13 @@ def _json_lines(path: Path) -> Iterator[CaptionRow | MalformedRow]:
                 yield _row(place, value)
 
 
-def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines of ``file``; None for one that is longer than a row may be."""
+def _bounded_lines(file: IO[AnyStr], ends: tuple[AnyStr, ...]) -> Iterator[AnyStr | None]:
+    """The lines of ``file``, which end in one of ``ends``; None for one that is longer than a row may be."""
     while line := file.readline(MAX_ROW + 1):
         if len(line) <= MAX_ROW:
             yield line
             continue
-        while line and not line.endswith(b"\n"):
+        while line and not line.endswith(ends):
             line = file.readline(MAX_ROW)
         yield None
 
@@ -111,10 +111,26 @@ def _json_list(path: Path) -> Iterator[CaptionRow | MalformedRow]:
                 return
 
 
+class _CountedLines(Iterator[str]):
+    """The lines of ``file`` for the csv module, with the ``number`` of the last one; csv.Error for one too long."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._lines = _bounded_lines(file, ("\n", "\r"))
+        self.number = 0
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        if line is None:
+            raise csv.Error(f"the line is longer than {MAX_ROW:,} characters")
+        return line
+
+
 def _delimited(path: Path, delimiter: str) -> Iterator[CaptionRow | MalformedRow]:
     """Rows under a header of known columns; without such a header, column 1 is the path and column 2 the caption."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
+        lines = _CountedLines(file)
+        reader = csv.reader(lines, delimiter=delimiter)
         header: list[str] | None = None
         while True:
             try:
@@ -122,7 +138,7 @@ def _delimited(path: Path, delimiter: str) -> Iterator[CaptionRow | MalformedRow
             except StopIteration:
                 return
             except csv.Error as error:
-                yield MalformedRow(f"{path.name}:{reader.line_num}", f"not a row of fields: {error}")
+                yield MalformedRow(f"{path.name}:{lines.number}", f"not a row of fields: {error}")
                 continue
             if not any(field.strip() for field in fields):
                 continue
@@ -131,7 +147,7 @@ def _delimited(path: Path, delimiter: str) -> Iterator[CaptionRow | MalformedRow
                 if {*NAME_KEYS, "id"} & set(header) and set(CAPTION_KEYS) & set(header):
                     continue
                 header = ["file_path", "caption"]
-            yield _delimited_row(f"{path.name}:{reader.line_num}", header, fields, delimiter)
+            yield _delimited_row(f"{path.name}:{lines.number}", header, fields, delimiter)
 
 
 def _delimited_row(place: str, header: list[str], fields: list[str], delimiter: str) -> CaptionRow | MalformedRow:

@@ -158,6 +158,21 @@ def test_a_line_too_long_for_a_row_costs_only_itself(pictures) -> None:
     assert pictures.rejected() == {"rows.jsonl:3": ("malformed_line", "the line is longer than 4,194,304 bytes")}
 
 
+def test_a_line_too_long_for_a_row_of_a_table_costs_only_itself_and_no_memory_of_its_size(pictures) -> None:
+    head, *rows = FORMS["rows.tsv"](CUHK).splitlines(keepends=True)
+    pictures.write("rows.tsv", "".join([head, *rows[:2], "a\t" * 3_000_000 + "\r\n", *rows[2:], "short\r\n"]))
+    tracemalloc.start()
+    try:
+        assert pictures.run_import().kept == 3
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+    assert pictures.rejected() == {
+        "rows.tsv:4": ("malformed_line", "not a row of fields: the line is longer than 4,194,304 characters"),
+        "rows.tsv:7": ("malformed_line", "1 fields instead of 4"),
+    }
+
+
 def test_an_item_too_long_for_a_row_ends_its_list_with_a_reason(pictures) -> None:
     rows = [*CUHK[:2], {**CUHK[2], "captions": ["a van " * 1_000_000]}]
     pictures.write("rows.json", json.dumps(rows))
