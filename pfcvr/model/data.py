@@ -202,7 +202,7 @@ def training_splits(data: VehicleData, protocol: Protocol, share: float, seed: i
     rule that ``pfcvr-data split`` uses. ``published``: train and val together, selection on test (methods 8.8).
 
     Raises:
-        DataError: a needed split is missing, train has no caption, or fewer than two identities remain in train.
+        DataError: a needed split is missing or has no caption, or fewer than two identities with one remain in train.
     """
     train = data.split("train")
     if protocol == "published":
@@ -250,6 +250,13 @@ def _check_trainable(source: str, splits: TrainSplits) -> None:
             raise DataError(
                 f"{source}: no image of split '{name}' has a caption; run pfcvr-data caption and export again"
             )
+    columns = zip(splits.train.vehicle_ids, splits.train.captions, strict=True)
+    described = len({vehicle_id for vehicle_id, captions in columns if captions})
+    if described < 2:
+        raise DataError(
+            f"{source}: {described} of {identities} identities in train has a caption, which is too few to tell "
+            "vehicles apart, at least 2 must; run pfcvr-data caption and export again"
+        )
 
 
 def _too_few(source: str, identities: int) -> str:

@@ -283,6 +283,12 @@ class TestWhatAUserIsTold:
         with pytest.raises(DataError, match="1 identity in train is too few"):
             training_splits(alone, "clean", 0.1, 0)
 
+    def test_one_identity_with_captions(self, make_data: Callable[..., Path], rows_of: Callable) -> None:
+        rows = [row if row["vehicle_id"] == "000" else {**row, "captions": []} for row in rows_of(range(3))]
+        data = open_data(str(make_data(train=rows, val=rows_of(range(3, 5)))))
+        with pytest.raises(DataError, match="1 of 3 identities in train has a caption, .* run pfcvr-data caption and"):
+            training_splits(data, "clean", 0.1, 0)
+
     def test_no_captions(self, make_data: Callable[..., Path], rows_of: Callable) -> None:
         rows = [{**row, "captions": ["", "  "]} for row in rows_of(range(3))]
         data = open_data(str(make_data(train=rows, val=rows_of(range(3, 5)))))
