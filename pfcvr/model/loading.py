@@ -85,9 +85,9 @@ class TrainPairs(Dataset[Batch]):
         self.truncated = int(encoded.truncated.sum())
         labels = identity_labels(rows.vehicle_ids)
         self._labels = torch.tensor([labels[vehicle_id] for vehicle_id in rows.vehicle_ids])
-        self._part_token_ids = None
+        self._part_token_ids, self.truncated_phrases = None, 0
         if part_losses and recipe.model.part_text == "phrase":
-            self._part_token_ids = encode_part_phrases(rows, tokenizer, recipe.model)
+            self._part_token_ids, self.truncated_phrases = encode_part_phrases(rows, tokenizer, recipe.model)
         self.lacks_phrases = self._part_token_ids is not None and not any(rows.part_texts)
         self._looks = LOOKS if recipe.augment.expand else LOOKS[:1]
 
@@ -238,12 +238,15 @@ def _evenly(pairs: int, shares: int) -> list[int]:
     return [pairs // shares + (share < pairs % shares) for share in range(shares)]
 
 
-def encode_part_phrases(rows: Rows, tokenizer: CaptionTokenizer, config: ModelConfig) -> Int[Tensor, "rows P T"]:
-    """Token ids of what is said of each part of each image; of a part without a phrase, its name."""
+def encode_part_phrases(
+    rows: Rows, tokenizer: CaptionTokenizer, config: ModelConfig
+) -> tuple[Int[Tensor, "rows P T"], int]:
+    """Token ids of what is said of each part of each image, of a part without a phrase its name; how many were cut."""
     names = dict(zip(PARTS, part_prompts(), strict=True))
     texts = [phrases.get(part, name) for phrases in rows.part_texts for part, name in names.items()]
     short = CaptionTokenizer(tokenizer.tokenizer, min(config.part_text_length, config.text_length))
-    return short.encode(texts).ids.unflatten(0, (len(rows), len(PARTS)))
+    encoded = short.encode(texts)
+    return encoded.ids.unflatten(0, (len(rows), len(PARTS))), int(encoded.truncated.sum())
 
 
 def decode(rows: Rows, row: int) -> np.ndarray:

@@ -31,12 +31,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best images for ``query``, best first, out of a gallery of ``gallery`` images."""
+    """The best images for ``query``, best first, out of a gallery of ``gallery`` images.
+
+    ``truncated`` where the query is longer than the model reads.
+    """
 
     query: str
     hits: tuple[Hit, ...]
     gallery: int
     panel: Path | None
+    truncated: bool
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -49,6 +53,8 @@ class SearchResult:
             camera = f", camera {hit.camera_id}" if hit.camera_id else ""
             verdict = {True: "  (same vehicle)", False: "  (other vehicle)", None: ""}[hit.right]
             lines.append(f"{hit.rank:>4}  {hit.score:>6.3f}  {hit.image_id}  vehicle {hit.vehicle_id}{camera}{verdict}")
+        if self.truncated:
+            lines.append("the sentence is longer than the model reads; its end was not searched for")
         return "\n".join(lines)
 
 
@@ -76,7 +82,8 @@ def search(config: SearchConfig, quiet: bool = False) -> SearchResult:
         hits.append(Hit(rank, float(scores[row]), image.image_id, image.vehicle_id, image.camera_id, right))
     if config.out is not None:
         _draw(config, gallery, hits)
-    return SearchResult(config.text, tuple(hits), len(gallery.images), config.out)
+    truncated = retriever.truncated([config.text]) > 0
+    return SearchResult(config.text, tuple(hits), len(gallery.images), config.out, truncated)
 
 
 def _open(config: SearchConfig, quiet: bool) -> tuple[Retriever, Gallery]:

@@ -59,6 +59,7 @@ class CaptionTokenizer:
             single=f"{START} $A {END}", special_tokens=[(token, self._id_of(token)) for token in (START, END)]
         )
         tokenizer.post_processor = template
+        tokenizer.encode_special_tokens = True  # a caption that spells one of them out is text like any other
         self.vocabulary_size = tokenizer.get_vocab_size(with_added_tokens=True)
         self.start_id, self.end_id, self.mask_id = (self._id_of(token) for token in (START, END, MASK))
         # CLIP pads with 0, which is also "!": the first end token, not the id, tells where padding begins.

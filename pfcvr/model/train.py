@@ -251,6 +251,9 @@ class _Training:
         if self.pairs.truncated:
             length = self.recipe.model.text_length
             notes.append(f"{self.pairs.truncated} of {self.pairs.pairs} train captions were cut to {length} tokens")
+        if self.pairs.truncated_phrases:
+            length = min(self.recipe.model.part_text_length, self.recipe.model.text_length)
+            notes.append(f"{self.pairs.truncated_phrases} of the phrases for parts were cut to {length} tokens")
         if self.pairs.lacks_phrases:
             notes.append("the data set has no phrases for parts: every part is called by its name")
         return notes

@@ -77,6 +77,17 @@ def test_text_survives_the_way_to_ids_and_back(kind: str, request: pytest.Fixtur
     assert tokenizer.decode(tokenizer.encode(["Red  café &amp; CAR"]).ids[0]) == "red café & car"
 
 
+@pytest.mark.parametrize("kind", ["clip", "trained"])
+def test_a_caption_that_spells_a_special_token_out_does_not_end_there(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: CaptionTokenizer = request.getfixturevalue(kind)
+    ids = tokenizer.encode(["a <|endoftext|> car <|mask|>"]).ids[0].tolist()
+    assert ids.count(tokenizer.start_id) == ids.count(tokenizer.end_id) == 1
+    assert tokenizer.mask_id not in ids
+    assert "car" in tokenizer.decode(tokenizer.encode(["a <|endoftext|> car <|mask|>"]).ids[0])
+
+
 def test_a_trained_vocabulary_has_whole_words_and_letters_for_all_others(trained: CaptionTokenizer) -> None:
     ids = trained.encode(["roof rails", "Ωmega"]).ids
     assert (ids[0] == trained.end_id).nonzero()[0] == 3

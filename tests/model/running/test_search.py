@@ -74,6 +74,13 @@ def test_more_answers_than_images_are_all_images(gallery: Path) -> None:
     assert len(search(config_for(gallery, k=1000), quiet=True).hits) == 60
 
 
+def test_a_sentence_that_the_model_cannot_read_to_its_end_is_told(gallery: Path) -> None:
+    answer = search(config_for(gallery, text=f"{SENTENCE} " * 20, k=1))
+    assert answer.as_dict()["truncated"]
+    assert answer.text().endswith("the sentence is longer than the model reads; its end was not searched for")
+    assert not search(config_for(gallery, k=1)).truncated
+
+
 def test_a_known_answer_frames_right_and_wrong(gallery: Path, tmp_path: Path) -> None:
     answer = search(config_for(gallery, k=12, image_id="003/1", out=tmp_path / "panel.png"), quiet=True)
     assert {hit.right for hit in answer.hits} <= {True, False}

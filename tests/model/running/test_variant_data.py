@@ -76,10 +76,25 @@ def test_phrases_are_cut_to_what_the_text_tower_reads(phrased: Path, small_model
     config = load_recipe("tiny", (*small_model, "model.part_text_length=40")).model
     rows = open_data(str(phrased)).split("train")
     tokenizer = caption_tokenizer(config, [text for texts in rows.captions for text in texts])
-    ids = encode_part_phrases(rows, tokenizer, config)
+    ids, cut = encode_part_phrases(rows, tokenizer, config)
+    assert cut == sum(len(phrases.get("wheels", "").split()) > 20 for phrases in rows.part_texts) > 0
     assert ids.shape == (18, 6, config.text_length)
     assert isinstance(tokenizer, CaptionTokenizer)
     assert tokenizer.length == config.text_length
+
+
+def test_phrases_that_were_cut_are_told(phrased: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=str(phrased),
+        out=tmp_path / "run",
+        overrides=(*small_model, *SHORT),
+        variant="extended",
+        workers=0,
+        threads=1,
+    )
+    said: list[str] = []
+    train(config, quiet=True, say=said.append)
+    assert "1 of the phrases for parts were cut to 16 tokens" in said
 
 
 @pytest.mark.parametrize("variant", ["official", "extended"])
