@@ -29,7 +29,8 @@ LONGEST_PHRASE = 25  # words
 LONGEST_SHOWN = 40  # characters of a phrase in a detail
 # Of a hundred threads that judge their first answer at once, one loads the tokenizer's 26 MB.
 _loading = Lock()
-COPIES = 3  # parts with one phrase, from which on it describes none of them
+COPIES = 3  # parts that may not share a phrase
+PLAIN_COPIES = 5  # nor one of a word or two: doors, mirrors and roof of a white car may all be white
 Reason = Literal["no_image", "truncated", "abnormal_finish", "not_json", "schema_mismatch"] | TextReason
 
 
@@ -161,12 +162,12 @@ def _judged(value: dict[str, Any], prompt: Prompt) -> Judged | Refusal:
 
 
 def _copies(part_texts: dict[Part, str]) -> TextFault | None:
-    """The fault of one phrase for COPIES parts or more."""
+    """The fault of one phrase for too many parts."""
     users = defaultdict(list)
     for part, phrase in part_texts.items():
         users[phrase.lower().rstrip(".")].append(part)
     for phrase, parts in users.items():
-        if len(parts) >= COPIES:
+        if len(parts) >= (COPIES if len(phrase.split()) > 2 else PLAIN_COPIES):
             return TextFault("degenerate", f"one phrase for {', '.join(parts)}: '{phrase[:LONGEST_SHOWN]}'")
     return None
 

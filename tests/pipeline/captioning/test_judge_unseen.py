@@ -105,12 +105,15 @@ def test_a_phrase_that_describes_is_kept_whatever_it_says_is_absent_or_hidden(ph
     assert verdict.part_texts == {"windows": "dark glass", "roof": phrase}
 
 
-def test_one_phrase_for_three_parts_is_refused_and_for_two_it_is_not() -> None:
-    twice = structured({"doors": "plain white", "roof": "Plain white."})
-    assert isinstance(twice, Judged)
-    assert twice.part_texts == {"doors": "plain white", "roof": "Plain white."}
-    thrice = structured({"doors": "plain white", "roof": "Plain white.", "mirrors": "plain white"})
-    assert thrice == Refusal("degenerate", "one phrase for doors, mirrors, roof: 'plain white'")
+def test_one_phrase_for_several_parts_is_refused_unless_it_is_a_plain_one() -> None:
+    plain = structured({"doors": "plain white", "roof": "Plain white.", "mirrors": "plain white"})
+    assert isinstance(plain, Judged)
+    assert plain.part_texts["mirrors"] == "plain white"
+    assert isinstance(structured(dict.fromkeys(PARTS[:5], "white")), Refusal)
+    long = "white with a red stripe"
+    assert isinstance(structured({"doors": long, "roof": long}), Judged)
+    thrice = structured({"doors": long, "roof": f"{long.capitalize()}.", "mirrors": long})
+    assert thrice == Refusal("degenerate", f"one phrase for doors, mirrors, roof: '{long}'")
     everywhere = structured(dict.fromkeys(PARTS, "a white sedan with dark windows"))
     assert isinstance(everywhere, Refusal)
     assert everywhere.reason == "degenerate"
