@@ -65,9 +65,10 @@ def _is_damaged(path: Path) -> bool:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         stream = JsonStream(file)
         try:
-            if stream.peek() == "[":
+            start = stream.peek()
+            if start == "[":
                 next(stream.items(), None)
-            else:
+            elif start or path.suffix.lower() == ".json":
                 stream.value()
         except ValueError:
             return True

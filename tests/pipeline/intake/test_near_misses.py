@@ -61,6 +61,7 @@ def test_other_json_beside_a_tree_of_folders_does_no_harm(intake) -> None:
     intake.picture("red van/a.jpg")
     intake.write("source.json", json.dumps({"name": "mine", "licence": "CC0-1.0"}, indent=1))
     intake.write("lengths.json", "[1.5, 2]")
+    intake.write("left_out.jsonl", "")
     intake.write("captions.jsonl", json.dumps({"image_id": "red van/a", "captions": ["a red van"]}))
     intake.write("boxes.json", json.dumps({"images": [], "annotations": [["x" * 1000] * 17_000]}))
     assert intake.run_import().kept == 1
