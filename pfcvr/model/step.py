@@ -46,7 +46,8 @@ class TrainingStep:
     def __init__(
         self, model: PfcvrModel, recipe: Recipe, settings: ComputeSettings, accelerator: Accelerator, seed: int
     ) -> None:
-        if settings.gradient_checkpointing:
+        self._checkpoints = settings.gradient_checkpointing
+        if self._checkpoints:
             _checkpoint_gradients(model.towers)
         self._compile_errors = _compile_layers(model.towers) if settings.compile else ()
         self._model, self._recipe, self._accelerator, self._seed = model, recipe, accelerator, seed
@@ -88,7 +89,7 @@ class TrainingStep:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise StageStopped(_what_to_lower(self._recipe, step, max(pairs[0]))) from None
+            raise StageStopped(_what_to_lower(self._recipe, self._checkpoints, step, max(pairs[0]))) from None
         return BatchLosses(torch.stack(totals).sum(), {name: torch.stack(parts).sum() for name, parts in terms.items()})
 
     def _losses(self, batch: Batch, pairs: tuple[int, ...]) -> dict[str, Tensor]:
@@ -154,11 +155,20 @@ def _compile_layers(towers: nn.Module) -> tuple[type[Exception], ...]:
     return (TorchDynamoException,)
 
 
-def _what_to_lower(recipe: Recipe, step: int, pairs: int) -> str:
+def _what_to_lower(recipe: Recipe, checkpoints: bool, step: int, pairs: int) -> str:
+    """The sentence for a step that the GPU has no room for: what of its settings can still be lowered."""
     rows, cols = recipe.model.image_size
+    one = "a pair" if pairs == 1 else f"{pairs} pairs"
+    ways = [] if checkpoints else ["run the same command with --gradient-checkpointing to continue"]
+    if pairs > 1:
+        batch, accumulation = recipe.batch_size // 2, min(2 * recipe.accumulation, recipe.batch_size)
+        ways.append(
+            f"train in a new folder with a lower --set batch_size={batch}, --set accumulation={accumulation}, or with "
+            "a smaller model.image_size; pfcvr probe finds the largest batch that fits"
+        )
+    else:
+        ways.append("train in a new folder with a smaller model.image_size, or on a GPU with more memory")
     return (
-        f"the GPU ran out of memory at step {step + 1}, with {pairs} pairs at a time at {rows} x {cols} pixels; run "
-        "the same command with --gradient-checkpointing to continue, or train in a new folder with a lower "
-        f"--set batch_size={max(recipe.batch_size // 2, 1)}, --set accumulation={2 * recipe.accumulation}, or with "
-        "a smaller model.image_size; pfcvr probe finds the largest batch that fits"
+        f"the GPU ran out of memory at step {step + 1}, with {one} at a time at {rows} x {cols} pixels; "
+        f"{', or '.join(ways)}"
     )

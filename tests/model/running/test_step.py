@@ -147,6 +147,30 @@ def test_a_gpu_without_enough_memory_says_what_to_lower_and_the_run_continues(
     assert all(torch.equal(weights[name], weight) for name, weight in weights_of(finished_run).items())
 
 
+@pytest.mark.parametrize(
+    ("checkpointing", "batch", "ways"),
+    [
+        (True, 8, "8 pairs at a time .* pixels; train in a new folder with a lower --set batch_size=4, --set accum"),
+        (
+            False,
+            1,
+            "a pair at a time .* pixels; run .* --gradient-checkpointing to continue, or train .* a smaller model",
+        ),
+        (True, 1, "a pair at a time .* pixels; train in a new folder with a smaller .*, or on a GPU with more memory$"),
+    ],
+)
+def test_a_gpu_without_enough_memory_names_only_what_can_still_be_lowered(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, checkpointing: bool, batch: int, ways: str
+) -> None:
+    def forward(self: PfcvrModel, batch: object) -> dict[str, torch.Tensor]:
+        raise OUT_OF_MEMORY["torch"]
+
+    monkeypatch.setattr(PfcvrModel, "forward", forward)
+    overrides = (*config.overrides, f"batch_size={batch}")
+    with pytest.raises(StageStopped, match=ways):
+        train(config.model_copy(update={"overrides": overrides, "gradient_checkpointing": checkpointing}), quiet=True)
+
+
 @each_lack_of_memory
 def test_where_the_gpu_has_no_room_for_a_batch_its_halves_give_the_same_features(
     painted: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
