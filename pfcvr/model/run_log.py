@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pfcvr.errors import CheckpointError
 from pfcvr.files import canonical_json
 from pfcvr.model.colours import COLOURS
 from pfcvr.model.run_folder import RunFolder
@@ -32,11 +34,21 @@ class StepLosses:
 
 
 class RunLog:
-    """Appends to the files of ``folder`` from byte ``offset`` of ``metrics.jsonl`` on; what follows it is dropped."""
+    """Appends to the files of ``folder`` from byte ``offset`` of ``metrics.jsonl`` on; what follows it is dropped.
+
+    Raises:
+        CheckpointError: ``metrics.jsonl`` is shorter than that.
+    """
 
     def __init__(self, folder: RunFolder, offset: int, step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        found = folder.metrics.stat().st_size if folder.metrics.is_file() else 0
+        if found < offset:
+            raise CheckpointError(
+                f"{folder.metrics}: {found:,} bytes, expected the {offset:,} that it had when the checkpoint was made; "
+                "restore the file, or train again in a new folder"
+            )
         self._file = folder.metrics.open("ab")
         self._file.truncate(offset)
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
@@ -64,7 +76,9 @@ class RunLog:
             self._board.add_scalar(f"{split}/{name}", value, step)
 
     def flush(self) -> None:
+        """Have everything on disk, before a checkpoint says how much that is."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         self._board.flush()
 
     def __enter__(self) -> "RunLog":

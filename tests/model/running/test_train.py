@@ -340,6 +340,22 @@ def test_a_checkpoint_that_cannot_be_read_is_named(interrupted: TrainConfig, tmp
         train(interrupted, quiet=True)
 
 
+@pytest.mark.parametrize("left", [100, None], ids=["cut", "gone"])
+def test_metrics_that_are_shorter_than_the_checkpoint_says_are_told_before_the_first_step(
+    interrupted: TrainConfig, left: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = interrupted.out / "metrics.jsonl"
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    monkeypatch.setattr(PfcvrModel, "total", lambda self, losses: pytest.fail("a step was taken"))
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.jsonl: (100|0) bytes, expected the [\d,]+ .*; restore the file"
+    ):
+        train(interrupted, quiet=True)
+
+
 def test_a_pickle_in_place_of_the_checkpoint_is_not_executed(interrupted: TrainConfig, tmp_path: Path) -> None:
     torch.save({"model": Trap(tmp_path / "sprung")}, tmp_path / "run" / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
