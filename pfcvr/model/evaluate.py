@@ -96,7 +96,9 @@ def read_evaluation(run: Path, split: str) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_bytes())
-        return {name: found[name] for name in (*KEPT_FACTS, "metrics", "chance")}
+        return {name: found[name] for name in (*KEPT_FACTS, "metrics", "chance")} | {
+            name: int(found[name]) for name in ("seed", "queries", "gallery")
+        }
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
 

@@ -55,6 +55,8 @@ def read_query_results(path: Path) -> QueryResults:
             for record in found
         ]
         vehicles = tuple(str(record["vehicle_id"]) for record in found)
+        if not found:
+            raise ValueError("no query with anything to find")
         return QueryResults(vehicles, 100 * np.array(values, dtype=np.float64), sha256_json(asked))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); run pfcvr eval again") from None

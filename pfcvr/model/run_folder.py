@@ -20,6 +20,7 @@ from pfcvr.model.recipes import flat_keys, load_recipe
 RUN_VERSION = 1
 DIFFERENCES_NAMED = 4
 NAMED_IN_IDENTITY = ("method", "variant")
+NAMED_IN_MANIFEST = ("method", "variant", "protocol", "seed", "best_step", "selection")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class RunFolder:
             if self.draft.is_file():
                 raise CheckpointError(f"{self.root}: training is not finished; run the same pfcvr train to continue it")
             raise self.no_run()
+        missing = next((name for name in NAMED_IN_MANIFEST if name not in manifest), None)
+        if missing is not None:
+            raise CheckpointError(
+                f"{self.manifest}: damaged, '{missing}' is missing; restore the file or train again in a new folder"
+            )
         return manifest
 
     def no_run(self) -> CheckpointError:

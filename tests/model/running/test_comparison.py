@@ -172,6 +172,16 @@ def test_what_is_no_run_is_named(tmp_path: Path, make_run: Callable[..., Path]) 
     (damaged / "queries-test.jsonl").write_text("{")
     with pytest.raises(CheckpointError, match=r"queries-test\.jsonl: damaged .*; run pfcvr eval again"):
         compare(two(damaged))
+    (damaged / "queries-test.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match=r"damaged \(no query with anything to find\); run pfcvr eval again"):
+        compare(two(damaged))
+    with pytest.raises(CheckpointError, match=r"eval-test\.json: damaged evaluation; run pfcvr eval again"):
+        compare(two(make_run("uncounted", gallery="many")))
+    unnamed = make_run("unnamed")
+    facts = json.loads((unnamed / "run.json").read_text())
+    (unnamed / "run.json").write_text(json.dumps({name: facts[name] for name in facts if name != "method"}))
+    with pytest.raises(CheckpointError, match=r"run\.json: damaged, 'method' is missing; restore the file or train"):
+        compare(two(unnamed))
     (damaged / "eval-test.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"eval-test\.json: damaged evaluation; run pfcvr eval again"):
         compare(two(damaged))
