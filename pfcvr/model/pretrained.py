@@ -60,7 +60,12 @@ class PretrainedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], source: str | Path, revision: str | None = None, token: str | bool | None = None
+        cls: type[Model],
+        source: str | Path,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> Model:
         """Read what ``save_pretrained`` wrote, in evaluation mode, on the CPU.
 
@@ -68,6 +73,8 @@ class PretrainedModel(nn.Module):
             source: a folder, or the name OWNER/NAME of a model on the Hub.
             revision: branch, tag or commit on the Hub; a folder has none.
             token: access token of the Hub; none: the one of this machine, if any.
+            cache_dir: where downloads are kept; none: where the Hub's client keeps them.
+            local_files_only: take what was downloaded before and ask nobody.
 
         Raises:
             CheckpointError: a file is missing or not what it should be; the weight and both shapes are named.
@@ -75,7 +82,9 @@ class PretrainedModel(nn.Module):
         """
         folder = Path(source)
         if not folder.exists() and HUB_NAME.fullmatch(str(source)):
-            folder = _download(str(source), revision, token)
+            check_token(str(source), token)
+            where = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+            folder = _download(str(source), revision=revision, token=token, **where)
         config, identities = _read_description(folder)
         model = cls.untrained(config, CaptionTokenizer.load(folder, config.text_length), identities)
         model.load_state_dict(_read_weights(folder, model.state_dict()))
@@ -112,14 +121,13 @@ class PretrainedModel(nn.Module):
             return f"{done.url}/commit/{done.commit}"
 
 
-def _download(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
+def _download(repo_id: str, **how: Any) -> Path:
     import httpx2
     from huggingface_hub import snapshot_download
 
-    check_token(repo_id, token)
     files = [WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES]
     try:
-        return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=files))
+        return Path(snapshot_download(repo_id, allow_patterns=files, **how))
     except (OSError, ValueError, httpx2.HTTPError) as error:
         raise HubError(
             f"{repo_id}: neither a folder here nor a model that the Hub gives ({first_line(error)}); check the name"

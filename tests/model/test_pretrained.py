@@ -38,6 +38,19 @@ def test_a_model_downloaded_before_is_found_by_its_name_and_revision(
     assert PfcvrModel.from_pretrained("lab/cars", revision="v1").identities == 6
 
 
+def test_downloads_can_be_kept_elsewhere_and_taken_without_asking_the_hub(
+    tiny_model: MakeModel, unreachable_hub: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "elsewhere" / "models--lab--cars"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    tiny_model(identities=7).save_pretrained(repository / "snapshots" / ("0" * 40))
+    where = {"cache_dir": tmp_path / "elsewhere", "local_files_only": True}
+    assert PfcvrModel.from_pretrained("lab/cars", **where).identities == 7
+    with pytest.raises(HubError, match="lab/cars: neither a folder here nor a model that the Hub gives"):
+        PfcvrModel.from_pretrained("lab/cars", local_files_only=True)
+
+
 def test_a_backbone_that_is_named_as_on_the_hub_brings_its_own_vocabulary(
     tiny_model: MakeModel, unreachable_hub: Path
 ) -> None:
