@@ -16,9 +16,7 @@ app = new_app("Ablation tables and comparisons.")
 def ablate(
     data: DataSet,
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables; an unfinished table there is continued.")],
-    table: Annotated[
-        str, typer.Option(help="3 to 8 as in the paper; extended: our switches; methods: baselines.")
-    ],
+    table: Annotated[str, typer.Option(help="3 to 8 as in the paper; extended: our switches; methods: baselines.")],
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "tiny",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key in all rows; repeatable.")
