@@ -32,7 +32,9 @@ from pfcvr.stage_files import kept_so_far, rejected_so_far
 from pfcvr.store import Workspace
 
 CACHE = Path("cache") / "answers.sqlite"
-MOST_DECODING = 16  # pictures decoded at a time, since one of 40 megapixels takes hundreds of megabytes
+# Rows that are prepared or judged at a time, on half of the cores: a picture of 40 megapixels takes hundreds of
+# megabytes, and where a hundred threads want the interpreter, the one that talks to the server waits for each.
+MOST_COMPUTING = 16
 MOST_PREPARED = 64  # images made ready beyond those in flight, so that a place that falls free is taken at once
 SAMPLED = 1000
 
@@ -58,7 +60,7 @@ class ChatCaptioner:
         self.inputs: dict[str, str] = {}
         self.workers = config.concurrency + min(config.concurrency, MOST_PREPARED)
         self._starting = threading.Lock()
-        self._decoding = threading.Semaphore(min(os.cpu_count() or 1, MOST_DECODING))
+        self._computing = threading.Semaphore(min(max(1, (os.cpu_count() or 1) // 2), MOST_COMPUTING))
         self._stopped: PfcvrError | None = None
         self._session: _Session | None = None
         self._asking: _Asking | None = None
@@ -68,7 +70,8 @@ class ChatCaptioner:
         session = self._started()
         asked = _Asked(image.image_id)
         try:
-            result = self._first_good(session, image, asked)
+            with self._computing:
+                result = self._first_good(session, image, asked)
         except UnreadableImage as error:
             result = _rejected(image, error.reason, error.detail)
         except RequestFailed as error:
@@ -131,15 +134,26 @@ class ChatCaptioner:
         return self._options.retry is not None and len(asked.requests) < self._config.attempts
 
     def _ask(self, session: "_Session", image: ImageRecord, draw: Drawing, asked: "_Asked") -> Reply:
-        asking = self._opened(session)
+        with self._waiting():
+            asking = self._opened(session)
         if asked.prepared is None:
-            with self._decoding:
-                asked.prepared = prepare(self._content(session, image), self._config.image)
+            asked.prepared = prepare(self._content(session, image), self._config.image)
         body = caption_body(self._model, self._prompt, draw, asked.prepared.jpeg)
-        answered = asking.client.ask(body, partial(session.cache.put, self._request(image, draw)))
+        keep = partial(session.cache.put, self._request(image, draw))
+        with self._waiting():
+            answered = asking.client.ask(body, keep)
         asked.requests.append({"seconds": round(answered.seconds, 4), "tries": answered.tries})
         asking.meter.answered(answered.reply)
         return answered.reply
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Give the place among those who compute to another row meanwhile."""
+        self._computing.release()
+        try:
+            yield
+        finally:
+            self._computing.acquire()
 
     def _content(self, session: "_Session", image: ImageRecord) -> bytes:
         """The file's bytes, which are those that were imported: their hash is what the answer is kept under."""
