@@ -1,13 +1,17 @@
 """Images per second of each detector and segmenter with random weights, and how often an image is encoded.
 
     python benchmarks/detectors.py [--size real|tiny --backends sam,sam3 --device cuda --images 4 --batch 2] [--json]
+    python benchmarks/detectors.py --backends groundingdino --python ENVIRONMENT/bin/python
 
 ``real`` has the sizes of the published grounding-dino-tiny, sam-vit-base (both packages) and sam3 models; sam3 writes a
-folder of 3.4 GB. Segmenters that need boxes get twelve an image. One batch to warm up is not counted.
+folder of 3.4 GB. Segmenters that need boxes get twelve an image. One batch to warm up is not counted. groundingdino
+runs in the environment of ``--python`` (make test-backends builds one), has the packaged Swin-T's size with a small
+BERT, and does not tell from there how often it encodes.
 """
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +28,10 @@ from pfcvr.pipeline.detectors import DETECTORS
 from pfcvr.pipeline.pictures import Found, Picture
 from pfcvr.pipeline.segmenters import SEGMENTERS
 from pfcvr.records import PARTS, ImageRecord, PartInstance
+from pfcvr.store import Workspace
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path.insert(0, str(TESTS))
 
 BACKENDS = ("grounding-dino", "sam", "segment-anything", "sam3")
 ENCODERS = {
@@ -131,25 +137,44 @@ def boxes_on(picture: Picture) -> Found:
     return Found(tuple(instances))
 
 
-def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+LookAt = Callable[[Sequence[Picture]], list[Found]]
+
+
+def in_this_process(name: str, options: argparse.Namespace, folder: Path) -> tuple[LookAt, Any]:
+    """What looks at a batch, and its network."""
     path = str(weights(name, options.size, folder))
     common = {"device": options.device, "precision": options.precision}
     if name in DETECTORS:
         config = PartsConfig.model_validate({"detector": name, "detector_model": path, **common})
         backend = build_backend("detector", DETECTORS, name, None, config)
-        look_at = backend.detect
-    else:
-        detector = "none" if name == "sam3" else "grounding-dino"
-        config = PartsConfig.model_validate({"detector": detector, "segmenter_model": path, **common})
-        backend = build_backend("segmenter", SEGMENTERS, name, config)
+        return backend.detect, backend._network
+    detector = "none" if name == "sam3" else "grounding-dino"
+    config = PartsConfig.model_validate({"detector": detector, "segmenter_model": path, **common})
+    backend = build_backend("segmenter", SEGMENTERS, name, config)
+    return lambda batch: backend.segment(batch, [boxes_on(picture) for picture in batch]), backend._network
 
-        def look_at(batch: Sequence[Picture]) -> list[Found]:
-            found: list[Found] = backend.segment(batch, [boxes_on(picture) for picture in batch])
-            return found
 
+def in_its_environment(options: argparse.Namespace, folder: Path) -> LookAt:
+    """What looks at a batch, by the original package."""
+    command = [options.python, str(TESTS / "tiny_models" / "groundingdino_original.py"), str(folder)]
+    paths = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    values = {"detector": "groundingdino", "detector_model": paths["checkpoint"], "text_encoder": paths["bert"]}
+    config = PartsConfig.model_validate(values | {"python": options.python, "device": options.device})
+    workspace = Workspace(folder / "work", create=True)
+    detect: LookAt = build_backend("detector", DETECTORS, "groundingdino", workspace, config).detect
+    return detect
+
+
+def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     encoded: list[int] = []
-    encoder = backend._network.get_submodule(ENCODERS[name])
-    encoder.register_forward_pre_hook(lambda module, inputs: encoded.append(len(inputs[0])))
+    known: dict[str, float] = {}
+    if name == "groundingdino":
+        look_at = in_its_environment(options, folder)
+    else:
+        look_at, network = in_this_process(name, options, folder)
+        encoder = network.get_submodule(ENCODERS[name])
+        encoder.register_forward_pre_hook(lambda module, inputs: encoded.append(len(inputs[0])))
+        known["parameters"] = float(sum(parameter.numel() for parameter in network.parameters()))
     pictures = make_pictures(options.images + options.batch, folder)
     look_at(pictures[: options.batch])
     warm_up = sum(encoded)
@@ -158,12 +183,9 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, f
     for start in range(options.batch, len(pictures), options.batch):
         instances += sum(len(found.instances) for found in look_at(pictures[start : start + options.batch]))
     elapsed = time.perf_counter() - started
-    return {
-        "images_per_second": options.images / elapsed,
-        "encodings_per_image": (sum(encoded) - warm_up) / options.images,
-        "instances_per_image": instances / options.images,
-        "parameters": float(sum(parameter.numel() for parameter in backend._network.parameters())),
-    }
+    if encoded:
+        known["encodings_per_image"] = (sum(encoded) - warm_up) / options.images
+    return {"images_per_second": options.images / elapsed, "instances_per_image": instances / options.images, **known}
 
 
 def main() -> None:
@@ -172,10 +194,13 @@ def main() -> None:
     parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--python", help="interpreter with groundingdino-py, for the backend groundingdino")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if "groundingdino" in options.backends.split(",") and options.python is None:
+        parser.error("groundingdino needs --python, the interpreter of an environment that has it")
     results = {}
     for name in options.backends.split(","):
         with tempfile.TemporaryDirectory() as folder:
@@ -183,12 +208,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({"size": options.size, "device": options.device, "results": results}))
         return
-    print(f"{'backend':<18}{'images/s':>10}{'encodings':>11}{'instances':>11}{'parameters':>14}")
+    columns = ("images_per_second", "encodings_per_image", "instances_per_image", "parameters")
+    print(f"{'backend':<18}" + "".join(f"{column:>22}" for column in columns))
     for name, values in results.items():
-        rate, encodings = values["images_per_second"], values["encodings_per_image"]
         print(
-            f"{name:<18}{rate:>10.2f}{encodings:>11.2f}{values['instances_per_image']:>11.1f}"
-            f"{values['parameters']:>14,.0f}"
+            f"{name:<18}" + "".join(f"{values[column]:>22,.3f}" if column in values else " " * 22 for column in columns)
         )
 
 
