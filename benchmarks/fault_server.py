@@ -175,7 +175,7 @@ class FaultServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._connections: dict[asyncio.StreamWriter, asyncio.Task[Any]] = {}
+        self._connections: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.open()
 
@@ -214,17 +214,16 @@ class FaultServer:
 
     async def _drop(self) -> None:
         self._server.close()
-        # Connections that are just being accepted get their handler first: cancelled, they would stay open.
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for writer, handler in self._connections.items():
-                writer.transport.abort()
-                handler.cancel()
-            await asyncio.wait(others, timeout=0.01)
+        for writer in self._connections:
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._connections.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = asyncio.current_task()
-        assert handler is not None
-        self._connections[writer] = handler
+        self._connections.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -239,7 +238,7 @@ class FaultServer:
             pass
         finally:
             writer.transport.abort()
-            del self._connections[writer]
+            self._connections.discard(writer)
 
     def _behaviour(self, path: str, headers: dict[str, str], content: bytes) -> Behaviour:
         if self.key is not None and headers.get("authorization") != f"bearer {self.key}":

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -247,31 +246,6 @@ def test_a_server_that_comes_back_in_time_loses_nothing(pictures, start, monkeyp
     assert (summary.kept, summary.rejected, troubles) == (30, 0, [])
     assert server.probes > 10
     assert max(server.asked.values()) <= 3, "rows did not wait together for the server to come back"
-
-
-def test_a_picture_that_ends_the_server_is_rejected_and_no_other(pictures, start) -> None:
-    captioning = pictures(40)
-    server = start()
-    crashes = []
-
-    def crash() -> None:
-        server.die()
-        time.sleep(0.3)
-        server.open()
-
-    def script(asked: faults.Asked) -> faults.Behaviour:
-        if asked.image == server.first:
-            crashes.append(threading.Thread(target=crash))
-            crashes[-1].start()
-            return faults.answer(delay=3600)
-        return faults.answer(delay=0.05)
-
-    server.script = script
-    summary = captioning.run(server, concurrency=16)
-    for thread in crashes:
-        thread.join()
-    assert (summary.kept, sum(summary.reasons.values())) == (39, 1)
-    assert 2 < len(crashes) < 6
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
