@@ -4,11 +4,17 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import fault_server as faults
 import pytest
@@ -114,6 +120,69 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({48 << 10}, {resource.RLIM_INFINITY})
     asked = sum(server.asked.values())
     assert captioning.run(server, model="tiny-vl", concurrency=8).kept == 80
     assert sum(server.asked.values()) - asked == 80 - kept
+
+
+MORTAL_SERVER = """
+import os, sys, time
+from pathlib import Path
+import fault_server as faults
+
+port, culprit = int(sys.argv[1]), Path(sys.argv[2])
+
+def script(asked):
+    if not culprit.exists():
+        culprit.write_text(asked.image)
+    if asked.image == culprit.read_text():
+        os._exit(1)
+    return faults.answer(delay=0.05)
+
+server = faults.FaultServer(script=script)
+server.die()
+server.port = port
+server.open()
+time.sleep(3600)
+"""
+
+
+@contextmanager
+def restarted_server(culprit: Path) -> Iterator[SimpleNamespace]:
+    """A server in a process of its own that ends at the first picture it is asked about, and is started again."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", MORTAL_SERVER, str(port), str(culprit)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(faults.__file__).parent)}
+    server = SimpleNamespace(url=f"http://127.0.0.1:{port}/v1", starts=1, wanted=True)
+    server.process = subprocess.Popen(command, env=environment)
+
+    def watch() -> None:
+        while server.process.wait() is not None and server.wanted:
+            server.starts += 1
+            server.process = subprocess.Popen(command, env=environment)
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield server
+    finally:
+        server.wanted = False
+        server.process.kill()
+        watcher.join()
+
+
+@pytest.mark.usefixtures("start")
+def test_a_picture_that_ends_the_server_is_rejected_and_no_other(pictures, tmp_path) -> None:
+    captioning = pictures(40)
+    with restarted_server(tmp_path / "culprit") as server:
+        summary = captioning.run(server, concurrency=16)
+    assert (summary.kept, sum(summary.reasons.values())) == (39, 1)
+    assert 3 <= server.starts <= 8
 
 
 def test_a_run_that_mostly_fails_stops_itself_and_goes_on_with_the_reason(pictures, start) -> None:
