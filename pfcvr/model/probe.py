@@ -17,6 +17,7 @@ from pfcvr.errors import BackendError, StageStopped
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import open_data
 from pfcvr.model.device import thread_count
+from pfcvr.model.memory import available_bytes, kernel_bytes
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
 from pfcvr.model.recipes import load_recipe
 from pfcvr.model.step import TrainingStep, start_processes
@@ -26,7 +27,7 @@ from pfcvr.records import PARTS
 CLEAR_GROWTH = 0.1  # of the peak from one batch to one twice as large: enough to tell from noise
 LARGEST_TRIED = 4096  # more pairs at a time than any recipe asks of one device
 GIB = 2**30
-PEAK_RESET = Path("/proc/self/clear_refs")
+PEAK_RESET, OWN_ACCOUNT = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _Steps:
         """The most bytes that this process held during a step, on the CPU (Linux)."""
         PEAK_RESET.write_text("5")
         self.take(pairs)
-        peak = _bytes("/proc/self/status", "VmHWM")
+        peak = kernel_bytes(OWN_ACCOUNT, "VmHWM")
         self.say(f"{pairs} pairs: {peak / GIB:.2f} GiB")
         return peak
 
@@ -172,7 +173,7 @@ def _on_gpu(steps: _Steps) -> tuple[int, int, int]:
 def _on_cpu(steps: _Steps) -> tuple[int, int, int]:
     """Largest batch, the memory it would take, and what this process may have, in bytes."""
     steps.take(1)  # the optimizer's moments exist from here on
-    available = _bytes("/proc/self/status", "VmRSS") + _bytes("/proc/meminfo", "MemAvailable")
+    available = kernel_bytes(OWN_ACCOUNT, "VmRSS") + available_bytes()
     few, at_few = 1, steps.measured(1)
     many, at_many = 2, steps.measured(2)
     while at_many - at_few < CLEAR_GROWTH * at_few and many < LARGEST_TRIED:
@@ -181,12 +182,6 @@ def _on_cpu(steps: _Steps) -> tuple[int, int, int]:
     of_pair = max((at_many - at_few) / (many - few), 1.0)
     largest = max(int(few + (available - at_few) / of_pair), 0)
     return largest, int(at_few + (largest - few) * of_pair), available
-
-
-def _bytes(file: str, name: str) -> int:
-    """A number of the kernel's account of memory (Linux: proc_pid_status, proc_meminfo)."""
-    line = next(line for line in Path(file).read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
 
 
 def _print_to_stderr(sentence: str) -> None:

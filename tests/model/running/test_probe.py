@@ -24,7 +24,8 @@ def test_on_the_cpu_the_rest_is_extrapolated_from_what_was_measured(
 ) -> None:
     """1,000 bytes, then 50 a pair, of 11,000: growth is clear at 4 pairs, and 200 fit."""
     monkeypatch.setattr(probing._Steps, "measured", lambda self, pairs: 1000 + 50 * pairs)
-    monkeypatch.setattr(probing, "_bytes", lambda file, name: {"VmRSS": 1000, "MemAvailable": 10000}[name])
+    monkeypatch.setattr(probing, "kernel_bytes", lambda file, name: {"VmRSS": 1000}[name])
+    monkeypatch.setattr(probing, "available_bytes", lambda: 10000)
     found = probe(ProbeConfig(data=str(painted), overrides=small_model, device="cpu", threads=1))
     assert (found.largest, found.measured, found.fits) == (200, False, True)
     beyond = ProbeConfig(data=str(painted), overrides=(*small_model, "batch_size=402"), device="cpu", threads=1)
@@ -45,7 +46,8 @@ def test_a_real_probe_takes_steps_and_says_what_they_cost(painted: Path, small_m
 def test_no_memory_at_all_is_one_sentence(
     painted: Path, small_model: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "_bytes", lambda file, name: 0)
+    monkeypatch.setattr(probing, "kernel_bytes", lambda file, name: 0)
+    monkeypatch.setattr(probing, "available_bytes", lambda: 0)
     monkeypatch.setattr(probing._Steps, "measured", lambda self, pairs: 1000 + 500 * pairs)
     with pytest.raises(BackendError, match=r"not even one pair fits into the 0\.0 GiB .* lower model\.image_size"):
         probe(ProbeConfig(data=str(painted), overrides=small_model, device="cpu", threads=1))
