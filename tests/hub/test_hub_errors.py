@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pfcvr.errors import HubError
-from pfcvr.hub import HubRepository, Publication
+from pfcvr.hub import HubRepository
 from pfcvr.model.hub_data import load_hub_tables
 from pfcvr.model.hub_run import open_run
 from pfcvr.model.pfcvr import PfcvrModel
@@ -24,7 +24,7 @@ def test_a_transfer_that_fails_below_http_is_one_sentence_without_the_token(
 
     monkeypatch.setattr(hub._api, "upload_folder", fail)
     with pytest.raises(HubError) as told:
-        hub.upload(Publication(tmp_path, "lab/x", "model"), "0" * 40, ())
+        hub.upload(tmp_path, "a message", "0" * 40)
     assert str(told.value) == (
         "lab/cars: the transfer broke off (bad session of ***); run the same command again, it continues"
     )
@@ -36,7 +36,7 @@ def test_a_file_that_cannot_be_read_here_is_not_blamed_on_the_hub(
     hub = HubRepository("lab/cars", "dataset")
     monkeypatch.setattr(hub._api, "upload_folder", lambda **_: (tmp_path / "gone").read_bytes())
     with pytest.raises(FileNotFoundError):
-        hub.upload(Publication(tmp_path, "lab/x", "model"), "0" * 40, ())
+        hub.upload(tmp_path, "a message", "0" * 40)
 
 
 def test_a_machine_that_is_offline_by_choice_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def here(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     """The loopback Hub as the one that this process talks to, without waits."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("pfcvr.hub.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pfcvr.hub.refusals.time.sleep", lambda seconds: None)
     return hub
 
 

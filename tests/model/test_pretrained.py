@@ -21,7 +21,7 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("pfcvr.hub.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pfcvr.hub.refusals.time.sleep", lambda seconds: None)
     return cache
 
 

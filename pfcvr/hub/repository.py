@@ -1,0 +1,145 @@
+"""One repository on the Hub: how it stands, and what can be done to it, through ``HfApi``."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeVar
+
+from pfcvr.errors import HubError
+from pfcvr.files import sha256_file
+from pfcvr.hub.refusals import check_token, patiently, quoted, status_of
+
+HUB_OWN_FILES = frozenset({".gitattributes"})  # the Hub writes it into every new repository
+
+Kind = Literal["dataset", "model"]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: SHA-256 where it lies in the store for large files, else its git blob id."""
+
+    sha256: str | None
+    blob_id: str
+
+    def holds(self, path: Path) -> bool:
+        """Whether it has the bytes of the local ``path``."""
+        if self.sha256 is not None:
+            return self.sha256 == sha256_file(path)
+        content = path.read_bytes()
+        return self.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A repository as it is: its newest commit, who may see it, and its files but those that the Hub makes."""
+
+    commit: str
+    private: bool
+    gated: bool
+    files: dict[str, RemoteFile]
+
+
+class HubRepository:
+    """One repository on the Hub, asked through ``HfApi``; every refusal is a HubError."""
+
+    def __init__(self, name: str, kind: Kind, token: str | bool | None = None) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        check_token(name, token)
+        self.name, self.kind = name, kind
+        self._api = HfApi(token=token)
+
+    @property
+    def url(self) -> str:
+        prefix = "datasets/" if self.kind == "dataset" else ""
+        return f"{self._api.endpoint}/{prefix}{self.name}"
+
+    def standing(self) -> Standing | None:
+        """The repository as it is now; None when there is none that this machine's token may see."""
+        from huggingface_hub import RepoFile
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        try:
+            info: Any = self._ask(self._api.repo_info, self.name, repo_type=self.kind)
+        except HubError as error:
+            cause = error.__cause__
+            missing = isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError)
+            if missing and status_of(cause) == 404:
+                return None
+            raise
+        listed: Any = self._ask(
+            lambda: list(self._api.list_repo_tree(self.name, recursive=True, revision=info.sha, repo_type=self.kind)),
+        )
+        files = {
+            entry.path: RemoteFile(entry.lfs.sha256 if entry.lfs is not None else None, entry.blob_id)
+            for entry in listed
+            if isinstance(entry, RepoFile) and entry.path not in HUB_OWN_FILES
+        }
+        return Standing(str(info.sha), bool(info.private), bool(info.gated), files)
+
+    def create(self, private: bool | None) -> None:
+        self._ask(self._api.create_repo, self.name, repo_type=self.kind, private=private, exist_ok=True)
+
+    def set_private(self) -> None:
+        self._ask(self._api.update_repo_settings, self.name, private=True, repo_type=self.kind)
+
+    def restrict(self) -> None:
+        """Private, and each reader to be let in by hand should it ever be opened."""
+        self._ask(
+            self._api.update_repo_settings,
+            self.name,
+            private=True,
+            gated="manual",
+            repo_type=self.kind,
+        )
+
+    def upload(self, folder: Path, message: str, parent: str, remove: tuple[str, ...] = ()) -> None:
+        """Send what is not there yet; refused when somebody else has committed since ``parent``."""
+        try:
+            self._ask(
+                self._api.upload_folder,
+                repo_id=self.name,
+                repo_type=self.kind,
+                folder_path=folder,
+                commit_message=message,
+                parent_commit=parent,
+                delete_patterns=list(remove) or None,
+            )
+        except (RuntimeError, OSError) as error:  # what the transfer by Xet raises has no common kind
+            if getattr(error, "filename", None) is not None:
+                raise
+            raise HubError(
+                f"{self.name}: the transfer broke off ({quoted(error)}); run the same command again, it continues"
+            ) from error
+
+    def read_file(self, name: str, revision: str | None = None) -> bytes:
+        """What is in the file ``name``."""
+        with TemporaryDirectory() as folder:
+            path = self._ask(
+                self._api.hf_hub_download,
+                self.name,
+                name,
+                repo_type=self.kind,
+                revision=revision,
+                local_dir=folder,
+            )
+            return Path(path).read_bytes()
+
+    def read_json(self, name: str, revision: str | None = None) -> dict[str, Any]:
+        """The JSON object in the file ``name``; empty where it is something else."""
+        try:
+            content = json.loads(self.read_file(name, revision))
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _ask(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        return patiently(self.name, lambda: call(*arguments, **options))
