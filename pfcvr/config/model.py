@@ -16,6 +16,8 @@ Depth = Annotated[int, Field(ge=1, le=256)]
 Tokens = Annotated[int, Field(ge=3, le=1_024)]  # start and end among them
 Side = Annotated[int, Field(ge=1, le=4_096)]  # px
 Temperature = Annotated[float, Field(ge=1e-3, le=10)]
+Activation = Literal["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+NormEps = Annotated[float, Field(gt=0, le=1)]
 
 
 class TowerSizes(Settings):
@@ -35,8 +37,8 @@ class TowerSizes(Settings):
     text_mlp: Width = 2048
     text_layers: Depth = 12
     text_heads: Width = 8
-    activation: Literal["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "quick_gelu"
-    norm_eps: float = Field(1e-5, gt=0, le=1)
+    activation: Activation = "quick_gelu"
+    norm_eps: NormEps = 1e-5
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> Self:

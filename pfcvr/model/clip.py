@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pfcvr.config import TowerSizes, parse
-from pfcvr.errors import CheckpointError, UsageError, first_line
+from pfcvr.config import TowerSizes
+from pfcvr.errors import CheckpointError, first_line
+from pfcvr.model.clip_config import read_clip_config
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -153,7 +154,7 @@ def pretrained_towers(
         CheckpointError: not a CLIP checkpoint in safetensors, incomplete, or it does not fit the image size, the text
             length or the vocabulary.
     """
-    clip, sizes = _load_openai(Path(backbone), end_id) if Path(backbone).is_file() else _load_clip(backbone)
+    clip, sizes = _load_openai(Path(backbone), end_id) if Path(backbone).is_file() else _load_clip(backbone, end_id)
     if any(side % sizes.patch_size for side in image_size):
         raise CheckpointError(
             f"{backbone}: image_size {image_size} is no multiple of its patch size, {sizes.patch_size}; change it"
@@ -161,7 +162,6 @@ def pretrained_towers(
     grid = (image_size[0] // sizes.patch_size, image_size[1] // sizes.patch_size)
     positions = resize_positions(clip.vision_model.embeddings.position_embedding.weight.detach(), grid)
     _fit_text(clip.text_model.embeddings, text_length, vocabulary_size, backbone)
-    clip.text_model.eos_token_id = clip.text_model.config.eos_token_id = end_id
     return ClipTowers(clip, positions, end_id), sizes
 
 
@@ -188,7 +188,7 @@ def _load_openai(path: Path, end_id: int) -> tuple[Any, TowerSizes]:
     return clip, sizes
 
 
-def _load_clip(backbone: str) -> tuple[Any, TowerSizes]:
+def _load_clip(backbone: str, end_id: int) -> tuple[Any, TowerSizes]:
     from transformers import CLIPModel
 
     if Path(backbone).is_dir() and not Path(backbone, "config.json").is_file():
@@ -197,11 +197,16 @@ def _load_clip(backbone: str) -> tuple[Any, TowerSizes]:
             "copy it there, or give the weights' own file where it is in OpenAI's layout"
         )
     try:
-        config = _read_config(backbone)
-        sizes = _sizes_of(config, backbone)
+        stored = read_clip_config(backbone)
         clip, found = CLIPModel.from_pretrained(
             backbone,
-            config=config,
+            config=_clip_config(
+                stored.sizes,
+                stored.vision_config.image_size,
+                stored.text_config.max_position_embeddings,
+                stored.text_config.vocab_size,
+                end_id,
+            ),
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
@@ -222,56 +227,12 @@ def _load_clip(backbone: str) -> tuple[Any, TowerSizes]:
         raise CheckpointError(f"{backbone}: '{key}' {finding}; its config.json is of another model, copy both again")
     for key in sorted(found["missing_keys"]):
         raise CheckpointError(f"{backbone}: '{key}' is missing; the checkpoint is incomplete, copy it again")
-    return clip, sizes
-
-
-def _read_config(backbone: str) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CLIPConfig, PretrainedConfig
-
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(backbone)
-        kind = settings.get("model_type")
-        if kind != "clip":
-            what = f"a checkpoint of kind '{kind}'" if kind else "its config.json names no model_type"
-            raise CheckpointError(f"{backbone}: {what}, expected 'clip'; name a CLIP checkpoint")
-        return CLIPConfig.from_dict(settings)
-    # The library takes config.json for an object with sensible values, and fails wherever that shows.
-    except (StrictDataclassError, TypeError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(
-            f"{backbone}: its config.json is not that of a CLIP checkpoint ({first_line(error.__cause__ or error)}); "
-            "copy it again"
-        ) from None
-
-
-def _sizes_of(config: Any, backbone: str) -> TowerSizes:
-    vision, text = config.vision_config, config.text_config
-    sizes = {
-        "patch_size": vision.patch_size,
-        "embedding_dim": config.projection_dim,
-        "vision_width": vision.hidden_size,
-        "vision_mlp": vision.intermediate_size,
-        "vision_layers": vision.num_hidden_layers,
-        "vision_heads": vision.num_attention_heads,
-        "text_width": text.hidden_size,
-        "text_mlp": text.intermediate_size,
-        "text_layers": text.num_hidden_layers,
-        "text_heads": text.num_attention_heads,
-        "activation": vision.hidden_act,
-        "norm_eps": vision.layer_norm_eps,
-    }
-    try:
-        known = parse(TowerSizes, sizes, f"{backbone}: its config.json names towers that are not known here")
-    except UsageError as error:
-        raise CheckpointError(f"{error}; name another CLIP checkpoint") from None
-    for name in ("hidden_act", "layer_norm_eps"):
-        ours, theirs = getattr(vision, name), getattr(text, name)
-        if ours != theirs:
+    for key in sorted(found["unexpected_keys"]):
+        if ".encoder.layers." in key:
             raise CheckpointError(
-                f"{backbone}: its towers differ in {name} (vision {ours}, text {theirs}), expected the same in both; "
-                "name another CLIP checkpoint"
+                f"{backbone}: '{key}' is of a layer that its config.json does not count; copy both again"
             )
-    return known
+    return clip, stored.sizes
 
 
 def _fit_text(embeddings: Any, text_length: int, vocabulary_size: int, backbone: str) -> None:

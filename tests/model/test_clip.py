@@ -163,10 +163,10 @@ def cut_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None])
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def change_config(folder: Path, tower: str, **values: Any) -> None:
+def change_config(folder: Path, tower: str | None, **values: Any) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    config[tower].update(values)
+    (config if tower is None else config[tower]).update(values)
     path.write_text(json.dumps(config))
 
 
@@ -206,20 +206,69 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
             "its config.json is not that of a CLIP checkpoint ('list' object has no attribute 'get'); copy it again",
         ),
         (
+            lambda folder: (folder / "config.json").write_text("5"),
+            "its config.json is not that of a CLIP checkpoint (argument of type 'int' is not",
+        ),
+        (
             lambda folder: (folder / "config.json").write_text('{"model_type": "clip", "vision_config": "base"}'),
-            "its config.json is not that of a CLIP checkpoint",
+            "'vision_config': input should be a valid dictionary or instance of VisionTower (got 'base')",
         ),
         (
             lambda folder: change_config(folder, "text_config", num_attention_heads=7),
-            "its config.json is not that of a CLIP checkpoint (",
+            "'text_config': hidden_size (20) must be divisible by num_attention_heads (7); name another CLIP",
         ),
         (
             lambda folder: change_config(folder, "vision_config", num_attention_heads=0),
-            "its config.json is not that of a CLIP checkpoint (",
+            "'vision_config.num_attention_heads': input should be greater than or equal to 1 (got 0); name another",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", num_hidden_layers=1),
+            "'vision_model.encoder.layers.1.layer_norm1.bias' is of a layer that its config.json does not count; copy",
+        ),
+        (
+            lambda folder: change_config(folder, "text_config", vocab_size=-5),
+            "'text_config.vocab_size': input should be greater than or equal to 1 (got -5); name another CLIP",
+        ),
+        (
+            lambda folder: change_config(folder, "text_config", vocab_size=10**9),
+            "'text_config.vocab_size': input should be less than or equal to 1000000 (got 1000000000); name another",
+        ),
+        *(
+            (
+                lambda folder, found=found: change_config(folder, "text_config", max_position_embeddings=found),
+                f"'text_config.max_position_embeddings': input should be {expected} (got {found!r}); name another",
+            )
+            for found, expected in (
+                (0, "greater than or equal to 1"),
+                (-1, "greater than or equal to 1"),
+                (10**9, "less than or equal to 16384"),
+                ("seventy", "a valid integer, unable to parse string as an integer"),
+                (None, "a valid integer"),
+            )
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", image_size=0),
+            "'vision_config.image_size': input should be greater than or equal to 1 (got 0); name another CLIP",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", image_size=7),
+            "'vision_config': image_size (7) must be at least patch_size (8); name another CLIP checkpoint",
+        ),
+        (
+            lambda folder: change_config(folder, "vision_config", num_channels=1),
+            "'vision_config.num_channels': input should be 3 (got 1); name another CLIP checkpoint",
+        ),
+        (
+            lambda folder: change_config(folder, None, projection_dim=8),
+            "'text_projection.weight' has shape (16, 20), expected (8, 20); its config.json is of another model",
+        ),
+        (
+            lambda folder: change_config(folder, None, quantization_config={"quant_method": "bitsandbytes"}),
+            "holds quantized weights, which cannot be trained; name a CLIP checkpoint in full",
         ),
         (
             lambda folder: change_config(folder, "vision_config", hidden_act="gelu_fast"),
-            "its config.json names towers that are not known here: 'activation': input should be 'quick_gelu', ",
+            "not known here: 'vision_config.hidden_act': input should be 'quick_gelu', ",
         ),
         (
             lambda folder: change_config(folder, "text_config", hidden_act="gelu"),
@@ -231,7 +280,7 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
         ),
         (
             lambda folder: change_config(folder, "vision_config", patch_size=[8, 8]),
-            "'patch_size': input should be a valid integer (got [8, 8]); name another CLIP checkpoint",
+            "'vision_config.patch_size': input should be a valid integer (got [8, 8]); name another CLIP checkpoint",
         ),
     ],
 )
@@ -244,6 +293,27 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused_with_a_sentence(
         load(tmp_path)
     assert sentence in str(refusal.value)
     assert str(refusal.value).startswith(str(tmp_path))
+
+
+def test_what_a_tower_has_no_use_for_is_not_read(tmp_path: Path) -> None:
+    """Ids that a tokenizer knows better, and what only says how other programs would run or train the model."""
+    save_clip(tmp_path)
+    expected = load(tmp_path).train().text_tokens(caption_ids())
+    change_config(tmp_path, "text_config", eos_token_id="seventy", pad_token_id=-5, attention_dropout=-1)
+    change_config(tmp_path, None, num_labels=10**9, logit_scale_init_value=None, _attn_implementation=5)
+    assert torch.equal(load(tmp_path).train().text_tokens(caption_ids()), expected)
+
+
+def test_a_config_in_the_words_of_early_transformers_is_read(tmp_path: Path) -> None:
+    """Its towers stood in ``*_config_dict``, and what equals CLIP ViT-B/32 could be left out."""
+    save_clip(tmp_path)
+    expected = load(tmp_path).text_tokens(caption_ids())
+    config = json.loads((tmp_path / "config.json").read_text())
+    text, vision = config.pop("text_config"), config.pop("vision_config")
+    left_out = ("hidden_act", "layer_norm_eps", "num_channels")
+    early = {"text_config_dict": text, "vision_config_dict": {k: v for k, v in vision.items() if k not in left_out}}
+    (tmp_path / "config.json").write_text(json.dumps(config | early))
+    assert torch.equal(load(tmp_path).text_tokens(caption_ids()), expected)
 
 
 @pytest.mark.parametrize(
