@@ -17,7 +17,8 @@ class Publication:
     """What is to be published. ``restricted``: private and, for those who are let in, gated, before the first byte.
 
     ``private`` None leaves a repository that exists as it is, and a new one to the account's own rule. ``message`` is
-    that of the commit.
+    that of the commit, which goes to the branch ``revision`` (none: the main branch; made from there if needed), or
+    with ``create_pr`` into a pull request. Raises HubError for both together.
     """
 
     folder: Path
@@ -26,6 +27,15 @@ class Publication:
     private: bool | None = None
     restricted: bool = False
     message: str = "Publish with pfcvr"
+    revision: str | None = None
+    create_pr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.create_pr and self.revision not in (None, "main"):  # all that the Hub's client offers
+            raise HubError(
+                f"{self.name}: a pull request goes to the main branch, not to {self.revision!r}; leave out revision or "
+                "create_pr"
+            )
 
     @property
     def files(self) -> dict[str, Path]:
@@ -36,10 +46,14 @@ class Publication:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a publication lies now; ``sent`` files were not there before, ``kept`` were."""
+    """Where a publication lies now; ``sent`` files were not there before, ``kept`` were.
+
+    ``address`` is that of the commit, or of the pull request that was opened for it.
+    """
 
     url: str
     commit: str
+    address: str
     sent: int
     kept: int
     removed: tuple[str, ...] = ()
@@ -62,12 +76,13 @@ def publish(publication: Publication, overwrite: bool = False, token: str | bool
     """Bring ``publication`` to the Hub, or what is missing of it, and compare every file there with the one here.
 
     With ``overwrite`` files of the same name are replaced and those of an earlier publication of ours removed;
-    files of others stay. ``token`` None is the one of this machine.
+    files of others stay. Where nothing is missing nothing is sent, and no pull request opened. ``token`` None is the
+    one of this machine.
 
     Raises:
         HubError: the Hub refused something, was not reached, or the repository holds something else.
     """
-    hub = HubRepository(publication.name, publication.kind, token)
+    hub = HubRepository(publication.name, publication.kind, token, publication.revision)
     files = publication.files
     standing = hub.standing()
     outdated: tuple[str, ...] = ()
@@ -81,18 +96,25 @@ def publish(publication: Publication, overwrite: bool = False, token: str | bool
     before = hub.standing()
     if before is None:
         raise HubError(f"{publication.name}: the Hub does not show the repository that was made; run the same again")
+    if not before.begun:
+        hub.begin(before.commit)
     kept = sum(name in before.files and before.files[name].holds(path) for name, path in files.items())
+    opened = None
     if kept < len(files) or outdated:
-        hub.upload(publication.folder, publication.message, before.commit, outdated)
+        if publication.create_pr:
+            opened, hub = hub.propose(files, publication.message, before.commit, outdated)
+        else:
+            hub.upload(publication.folder, publication.message, before.commit, outdated)
     arrived = hub.standing()
     wrong = [
         n for n, path in files.items() if arrived is None or n not in arrived.files or not arrived.files[n].holds(path)
     ]
     if arrived is None or wrong:
         raise HubError(
-            f"{publication.name}: {_some(wrong)} did not arrive as they are here; run the same command again"
+            f"{opened or publication.name}: {_some(wrong)} did not arrive as they are here; run the same command again"
         )
-    return Published(hub.url, arrived.commit, len(files) - kept, kept, outdated)
+    address = opened or f"{hub.url}/commit/{arrived.commit}"
+    return Published(hub.url, arrived.commit, address, len(files) - kept, kept, outdated)
 
 
 def _close_doors(hub: HubRepository, publication: Publication) -> None:

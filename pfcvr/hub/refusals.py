@@ -63,7 +63,7 @@ def hub_cause(error: BaseException) -> BaseException | None:
 def refusal(error: BaseException) -> str:
     """What the Hub or the connection said, and what to do, as the rest of a sentence."""
     from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
 
     status = status_of(error)
     if isinstance(error, OfflineModeIsEnabled):
@@ -72,6 +72,8 @@ def refusal(error: BaseException) -> str:
         return f"not a name that the Hub takes ({quoted(error)}); give it as OWNER/NAME"
     if isinstance(error, GatedRepoError):
         return "its owners let readers in one by one; ask for access on its page, then run the same command again"
+    if isinstance(error, RevisionNotFoundError):
+        return "what was given as revision is no branch of the repository (404); give the name of a branch"
     if status == 401 or (status is None and "oken" in type(error).__name__):
         if get_token() is None:
             return "the Hub wants an access token; run hf auth login or set HF_TOKEN, then run the same command again"

@@ -96,29 +96,46 @@ class PretrainedModel(nn.Module):
         private: bool | None = None,
         token: str | bool | None = None,
         commit_message: str = "Upload a PFCVR model",
+        revision: str | None = None,
+        create_pr: bool = False,
     ) -> str:
-        """Upload the model to ``repo_id`` (OWNER/NAME) on the Hub, made if needed; the address of the commit.
+        """Upload the model to ``repo_id`` (OWNER/NAME) on the Hub, made if needed, and compare what arrived.
 
-        A model card that is there already is not replaced. ``private`` true is seen to before anything is sent; none: a
-        repository that is there stays as it is, a new one becomes what the owner's account says.
+        A model card that is there already is not replaced, and nothing is sent when nothing is missing.
+
+        Args:
+            repo_id: the model's name on the Hub.
+            private: true is seen to for the whole repository before anything is sent; none: a repository that is there
+                stays as it is, a new one becomes what the owner's account says.
+            token: access token of the Hub; none: the one of this machine.
+            commit_message: also the title of a pull request.
+            revision: the branch to commit to, made from the main branch if needed; ``from_pretrained`` reads it by the
+                same name. None: the main branch.
+            create_pr: open a pull request to the main branch instead; whoever may not write there may do that.
+
+        Returns:
+            The address of the commit that holds the model, or of the pull request; none is opened for a model that is
+            there already.
 
         Raises:
-            HubError: the Hub refused it or was not reached, or the repository holds what ``pfcvr push`` published.
+            HubError: the Hub refused it or was not reached, the repository holds what ``pfcvr push`` published, or
+                ``create_pr`` is asked for together with another branch.
         """
-        there = HubRepository(repo_id, "model", token).standing()
-        if there is not None and MANIFEST_NAME in there.files:
-            raise HubError(
-                f"{repo_id}: holds a run with its recipe and results, which would be those of another model; publish "
-                "the new run with pfcvr push, or give another name"
-            )
         with TemporaryDirectory() as name:
             folder = Path(name)
+            publication = Publication(
+                folder, repo_id, "model", private, message=commit_message, revision=revision, create_pr=create_pr
+            )
+            there = HubRepository(repo_id, "model", token, revision).standing()
+            if there is not None and MANIFEST_NAME in there.files:
+                raise HubError(
+                    f"{repo_id}: holds a run with its recipe and results, which would be those of another model; "
+                    "publish the new run with pfcvr push, or give another name"
+                )
             self.save_pretrained(folder)
             if there is not None and CARD_NAME in there.files:
                 (folder / CARD_NAME).unlink()
-            publication = Publication(folder, repo_id, "model", private, message=commit_message)
-            done = publish(publication, overwrite=True, token=token)
-            return f"{done.url}/commit/{done.commit}"
+            return publish(publication, overwrite=True, token=token).address
 
 
 def _download(repo_id: str, **how: Any) -> Path:

@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 OWNER_TOKEN, READER_TOKEN, LOOKER_TOKEN = "hf_ownerownerowner", "hf_readerreaderreader", "hf_lookerlookerlooker"
 ACCOUNTS = {OWNER_TOKEN: ("lab", "write"), READER_TOKEN: ("lab", "read"), LOOKER_TOKEN: ("somebody", "write")}
 LARGE_SUFFIXES = (".parquet", ".safetensors", ".png", ".jpg")
+NO_BRANCH = re.compile(r"refs/.*|[./-].*|.*[./]|.*(?:[\x00-\x20~^:?*\[\\\x7f]|\.\.|//|@\{).*", re.DOTALL)
 
 
 class Refusal(Exception):
@@ -56,7 +58,10 @@ def git_oid(content: bytes) -> str:
 
 @dataclass
 class Repository:
-    """One model or data set repository; ``commits`` maps a commit to its files, newest last."""
+    """One model or data set repository; ``commits`` maps a commit to its files, newest last.
+
+    ``refs`` maps each branch, and each pull request as ``refs/pr/N``, to its newest commit.
+    """
 
     kind: str
     name: str
@@ -64,23 +69,25 @@ class Repository:
     gated: str | bool = False
     commits: dict[str, dict[str, StoredFile]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.commit({".gitattributes": StoredFile(b"*.parquet filter=lfs\n", False)}, "initial commit")
 
     @property
     def head(self) -> str:
-        return list(self.commits)[-1]
+        return self.refs["main"]
 
     @property
     def files(self) -> dict[str, StoredFile]:
         return self.commits[self.head]
 
-    def commit(self, files: dict[str, StoredFile], message: str) -> str:
+    def commit(self, files: dict[str, StoredFile], message: str, ref: str = "main") -> str:
         state = json.dumps([len(self.commits), {path: file.oid for path, file in sorted(files.items())}])
         sha = hashlib.sha1(state.encode()).hexdigest()
         self.commits[sha] = files
         self.messages.append(message)
+        self.refs[ref] = sha
         return sha
 
     def put(self, path: str, content: bytes) -> None:
@@ -89,11 +96,18 @@ class Repository:
         self.commit({**self.files, path: StoredFile(content, large)}, f"add {path}")
 
     def revision(self, name: str) -> str:
-        if name in ("main", "HEAD"):
-            return self.head
-        if name not in self.commits:
+        sha = self.refs.get("main" if name == "HEAD" else name, name)
+        if sha not in self.commits:
             raise Refusal(404, f"Invalid rev id: {name}", "RevisionNotFound")
-        return name
+        return sha
+
+    def begin(self, branch: str, start: str) -> None:
+        """Make a branch."""
+        if NO_BRANCH.fullmatch(branch):
+            raise Refusal(400, f"Invalid reference for a branch: {branch}")
+        if branch in self.refs:
+            raise Refusal(409, f"Reference already exists: {branch}")
+        self.refs[branch] = self.revision(start)
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,12 @@ class HubState:
             raise Refusal(404, "Repository not found", "RepoNotFound")
         return repository
 
+    def proposable(self, authorization: str | None, kind: str, name: str) -> Repository:
+        """The repository, for somebody who opens a pull request: everyone who sees it, with a token that writes."""
+        repository = self.visible(authorization, kind, name)
+        self._may_write(authorization, self.account(authorization) or name.partition("/")[0])
+        return repository
+
     def readable(self, authorization: str | None, kind: str, name: str) -> Repository:
         """The repository, for somebody who wants the bytes of a file."""
         repository = self.visible(authorization, kind, name)
@@ -171,11 +191,17 @@ class HubState:
         if account != owner or ACCOUNTS[token][1] != "write":
             raise Refusal(403, f'You don\'t have the rights to write under the namespace "{owner}"')
 
-    def apply_commit(self, repository: Repository, lines: list[dict[str, Any]]) -> str:
-        files = dict(repository.files)
+    def apply_commit(
+        self, repository: Repository, branch: str, lines: list[dict[str, Any]], create_pr: bool = False
+    ) -> tuple[str, str]:
+        """A commit to ``branch``, or with ``create_pr`` to a new pull request: its hash, and where it went."""
+        if branch not in repository.refs:
+            raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
         header = lines[0]["value"]
-        if header.get("parentCommit") not in (None, repository.head):
+        start = header.get("parentCommit") or repository.refs[branch]
+        if not create_pr and start != repository.refs[branch]:
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+        files = dict(repository.commits[repository.revision(start)])
         for line in lines[1:]:
             value = line["value"]
             path = value["path"]
@@ -190,4 +216,6 @@ class HubState:
                     raise Refusal(400, f"{path} does not exist")
             else:
                 raise Refusal(400, f"unknown operation {line['key']}")
-        return repository.commit(files, header["summary"])
+        opened = sum(ref.startswith("refs/pr/") for ref in repository.refs)
+        ref = f"refs/pr/{opened + 1}" if create_pr else branch
+        return repository.commit(files, header["summary"], ref), ref

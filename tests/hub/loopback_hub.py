@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         url = urlsplit(self.path)
-        path = unquote(url.path)
+        path = unquote(url.path)  # in which the names of branches cannot be told from what follows
         with self.hub.lock:
             fault = next((fault for fault in self.hub.faults if fault.strikes(self.command, path)), None)
         if fault is not None and fault.drop:
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 if fault is not None and fault.status is not None:
                     raise Refusal(fault.status, fault.message, fault.code)
-                answer = self._route(path, parse_qs(url.query), body)
+                answer = self._route(url.path, parse_qs(url.query), body)
             except Refusal as refusal:
                 content = json.dumps({"error": refusal.message}).encode()
                 answer = _Answer(content, refusal.status, refusal.headers)
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         for pattern, method in ROUTES:
             match = re.fullmatch(pattern, f"{self.command} {path}")
             if match:
-                groups = match.groupdict()
+                groups = {name: value and unquote(value) for name, value in match.groupdict().items()}
                 if "prefix" in groups:
                     groups["kind"] = "dataset" if groups.pop("prefix") else "model"
                 answer: _Answer = getattr(self, method)(query=query, body=body, **groups)
@@ -246,23 +246,47 @@ class _Handler(BaseHTTPRequestHandler):
                 entries.append({"type": "directory", "path": path, "size": 0, "oid": git_oid(path.encode())})
         return _json(entries)
 
-    def preupload(self, kind: str, name: str, body: bytes, **_: Any) -> _Answer:
-        repository = self.hub.state.writable(self._token, kind, name)
+    def begin(self, kind: str, name: str, branch: str, body: bytes, **_: Any) -> _Answer:
+        start = json.loads(body or b"{}").get("startingPoint", "main")
+        self.hub.state.writable(self._token, kind, name).begin(branch, start)
+        return _Answer()
+
+    def refs(self, kind: str, name: str, **_: Any) -> _Answer:
+        refs = self.hub.state.visible(self._token, kind, name).refs
+        branches = [
+            {"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": sha}
+            for ref, sha in refs.items()
+            if not ref.startswith("refs/pr/")
+        ]
+        return _json({"branches": branches, "converts": [], "tags": []})
+
+    def _receiving(self, kind: str, name: str, query: dict[str, list[str]]) -> Repository:
+        """The repository, which anyone who sees it may propose changes to, and its owner may change."""
+        hub = self.hub.state
+        return (hub.proposable if "create_pr" in query else hub.writable)(self._token, kind, name)
+
+    def preupload(
+        self, kind: str, name: str, revision: str, query: dict[str, list[str]], body: bytes, **_: Any
+    ) -> _Answer:
+        repository = self._receiving(kind, name, query)
+        files = repository.commits[repository.revision(revision)]
         answers = []
         for file in json.loads(body)["files"]:
             large = file["path"].endswith(LARGE_SUFFIXES) or b"\0" in base64.b64decode(file["sample"])
-            there = repository.files.get(file["path"])
+            there = files.get(file["path"])
             known = None if there is None else there.sha256 if there.large else there.oid
             mode = "lfs" if large else "regular"
             answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known})
         return _json({"files": answers})
 
     def lfs_batch(self, kind: str, name: str, body: bytes, **_: Any) -> _Answer:
-        self.hub.state.writable(self._token, kind, name)
+        asked = json.loads(body)
+        hub = self.hub.state
+        (hub.writable if "ref" in asked else hub.proposable)(self._token, kind, name)
         objects = []
-        for wanted in json.loads(body)["objects"]:
+        for wanted in asked["objects"]:
             answer: dict[str, Any] = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.hub.state.large:
+            if wanted["oid"] not in hub.large:
                 answer["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{name}/{wanted['oid']}"}}
             objects.append(answer)
         return _json({"transfer": "basic", "objects": objects})
@@ -283,11 +307,17 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(400, json.dumps({"errors": [{"message": str(error)}], "warnings": []})) from None
         return _json({"errors": [], "warnings": []})
 
-    def commit(self, kind: str, name: str, body: bytes, **_: Any) -> _Answer:
-        repository = self.hub.state.writable(self._token, kind, name)
-        sha = self.hub.state.apply_commit(repository, [json.loads(line) for line in body.splitlines()])
-        prefix = "datasets/" if kind == "dataset" else ""
-        return _json({"commitOid": sha, "commitUrl": f"{self.hub.url}/{prefix}{name}/commit/{sha}", "success": True})
+    def commit(
+        self, kind: str, name: str, revision: str, query: dict[str, list[str]], body: bytes, **_: Any
+    ) -> _Answer:
+        repository = self._receiving(kind, name, query)
+        lines = [json.loads(line) for line in body.splitlines()]
+        sha, ref = self.hub.state.apply_commit(repository, revision, lines, "create_pr" in query)
+        page = f"{self.hub.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        answer = {"commitOid": sha, "commitUrl": f"{page}/commit/{sha}", "success": True}
+        if "create_pr" in query:
+            answer["pullRequestUrl"] = f"{page}/discussions/{ref.rpartition('/')[2]}"
+        return _json(answer)
 
     def resolve(self, kind: str, name: str, revision: str, file: str, **_: Any) -> _Answer:
         repository = self.hub.state.readable(self._token, kind, name)
@@ -315,6 +345,8 @@ ROUTES = (
     (r"POST /api/validate-yaml", "validate_yaml"),
     (rf"PUT {API}/settings", "settings"),
     (rf"GET {API}", "info"),
+    (rf"GET {API}/refs", "refs"),
+    (rf"POST {API}/branch/(?P<branch>.+)", "begin"),
     (rf"GET {API}/revision/(?P<revision>.+)", "info"),
     (rf"GET {API}/tree/(?P<revision>[^/]+)(?P<folder>/.*)?", "tree"),
     (rf"POST {API}/paths-info/(?P<revision>.+)", "paths_info"),
