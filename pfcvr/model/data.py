@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from pfcvr.config import Protocol
-from pfcvr.errors import DataError
+from pfcvr.errors import DataError, first_line
 from pfcvr.files import sha256_file, sha256_json
 from pfcvr.hub import HUB_NAME
 from pfcvr.identity_draw import carve_validation
-from pfcvr.model.hub_data import load_hub_tables
+from pfcvr.model.hub_data import full_cache_stops, load_hub_tables
 from pfcvr.model.part_masks import NO_PARTS, PartLayers, layers_of_grid, layers_of_instances
 
 DEFAULT_COVERAGE = 0.5  # of data sets that do not carry the recipe of their grids
@@ -61,8 +61,13 @@ class Rows:
 
     @cached_property
     def part_texts(self) -> list[dict[str, str]]:
-        """What is said of the parts of each image, by part; a part without a phrase is left out."""
+        """What is said of the parts of each image, by part; a part without a phrase is left out.
+
+        Raises DataError where a row has no names of parts.
+        """
         phrases = self._column("part_texts")
+        if not all(row is None or isinstance(row, dict) for row in phrases):
+            raise DataError(f"{self.where}: column part_texts has no names of parts; expected a text for each of them")
         return [{part: text for part, text in (row or {}).items() if text and text.strip()} for row in phrases]
 
     def duplicates(self) -> int:
@@ -72,22 +77,20 @@ class Rows:
 
     def image_bytes(self, row: int) -> bytes:
         """The image file of ``row``; raises DataError when the data set holds none."""
-        image = self._arrow[row].column("image")[0].as_py() or {}
-        if not image.get("bytes"):
+        (image,) = self._values(self._arrow[row], "image")
+        content = image.get("bytes") if isinstance(image, dict) else None
+        if not content:
             raise DataError(
                 f"{self.where}: image '{self.image_ids[row]}' has no pixels; export the data set with images"
             )
-        content: bytes = image["bytes"]
-        return content
+        return bytes(content)
 
     def parts(self, row: int) -> PartLayers:
         """Where each part of ``row`` is: masks, boxes of instances without a mask, else the stored patch grid."""
         if not self._parts_table.column_names:
             return NO_PARTS
-        record = {
-            name: column[0].as_py()
-            for name, column in zip(self._parts_table.column_names, self._parts_table[row].columns, strict=True)
-        }
+        table = self._parts_table[row]
+        record = {name: self._values(table, name)[0] for name in table.column_names}
         try:
             if record.get("parts"):
                 return layers_of_instances(record["parts"], (record.get("height"), record.get("width")))
@@ -119,7 +122,16 @@ class Rows:
     def _column(self, name: str) -> list[Any]:
         if name not in self._table.column_names:
             return [None] * len(self)
-        values: list[Any] = self._arrow.select_columns([name])[:].column(name).to_pylist()
+        return self._values(self._arrow.select_columns([name])[:], name)
+
+    def _values(self, table: Any, name: str) -> list[Any]:
+        """Column ``name`` of an Arrow table; raises DataError where bytes of the file changed, which shows in texts."""
+        try:
+            values: list[Any] = table.column(name).to_pylist()
+        except ValueError as error:
+            raise DataError(
+                f"{self.where}: column {name} is damaged ({first_line(error)}); export the data set again"
+            ) from None
         return values
 
     def _texts(self, name: str) -> list[str]:
@@ -175,6 +187,7 @@ def open_data(source: str) -> VehicleData:
     Raises:
         DataError: nothing there, not such a data set, or a needed column is missing.
         HubError: the Hub has no data set of that name, or was not reached.
+        StageStopped: the disk is full.
     """
     folder = Path(source)
     if folder.exists():
@@ -291,7 +304,8 @@ def _open_folder(folder: Path) -> tuple[dict[str, Any], str, Path | None]:
         raise DataError(f"{folder}: no data/SPLIT-*.parquet here; give a folder written by pfcvr-data export")
     disable_progress_bars()
     try:
-        tables = load_dataset("parquet", data_files=shards)
+        with full_cache_stops(str(folder)):
+            tables = load_dataset("parquet", data_files=shards)
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"{folder}: cannot be read ({_last_line(error)}); export the data set again") from error
     manifest = folder / "pfcvr.json"

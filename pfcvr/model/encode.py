@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pfcvr.model.data import Rows
 from pfcvr.model.device import is_out_of_memory, no_room
-from pfcvr.model.loading import ENCODE_BATCH, image_loader, lost_workers_stop
+from pfcvr.model.loading import ENCODE_BATCH, full_memory_stops, image_loader
 from pfcvr.model.metrics import Labels, QueryMetrics, RetrievalMetrics, Scores, feature_metrics, label_numbers
 from pfcvr.model.retrievers import Retriever
 from pfcvr.progress import Progress
@@ -55,7 +55,7 @@ def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = 
     blocks = []
     with (
         Progress("encode images", len(rows), quiet=quiet, unit="image") as progress,
-        lost_workers_stop(rows.where),
+        full_memory_stops(rows.where),
     ):
         for images in image_loader(rows, retriever.image_size, workers):
             blocks += _features(retriever.encode_images, images)

@@ -172,7 +172,7 @@ class PlainImages(Dataset[Tensor]):
 
 
 class _Attempts(Dataset[Any]):
-    """What ``dataset`` gives, or the error with which it refuses: raised in a worker, that would come as a trace."""
+    """What ``dataset`` gives, or the error with which it ends: raised in a worker, that would come as a trace."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -182,6 +182,8 @@ class _Attempts(Dataset[Any]):
             return self._dataset[key]
         except PfcvrError as error:
             return error
+        except MemoryError:  # those of numpy cannot be sent as they are
+            return MemoryError()
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,12 @@ def encode_part_phrases(
 def decode(rows: Rows, row: int) -> np.ndarray:
     """RGB pixels [h, w, 3] of ``row``, turned as EXIF says; raises DataError when the file is not a readable image."""
     encoded = np.frombuffer(rows.image_bytes(row), dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # more pixels than OpenCV takes for an image, or than there is memory for
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        image = None
     if image is None:
         raise DataError(f"{rows.where}: image '{rows.image_ids[row]}' cannot be decoded; export the data set again")
     return np.asarray(image)
@@ -278,16 +285,21 @@ def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> Iterator[UI
 
 
 @contextmanager
-def lost_workers_stop(what: str) -> Iterator[None]:
-    """Turn the end of a worker, which torch tells at any point of the work, into StageStopped of ``what``."""
+def full_memory_stops(what: str) -> Iterator[None]:
+    """Turn a lack of memory on this machine into StageStopped of ``what``: the end of a worker too, which torch tells
+    at any point of the work.
+    """
+    advice = "run the same command with a lower --workers"
     try:
         yield
+    except MemoryError:
+        raise StageStopped(f"{what}: the memory of this machine is full; end other programs, or {advice}") from None
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise StageStopped(
             f"{what}: a process that loads images ended by itself ({first_line(error).rstrip('. ')}), most likely for "
-            "lack of memory; run the same command with a lower --workers"
+            f"lack of memory; {advice}"
         ) from None
 
 
@@ -302,7 +314,7 @@ def _loaded(dataset: Dataset[Any], batches: Iterable[Any], workers: int) -> Iter
         pin_memory=torch.cuda.is_available(),
     )
     for loaded in loader:
-        if isinstance(loaded, PfcvrError):
+        if isinstance(loaded, PfcvrError | MemoryError):
             raise loaded
         yield loaded
 

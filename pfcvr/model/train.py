@@ -29,7 +29,7 @@ from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_split
 from pfcvr.model.device import thread_count, worker_count
 from pfcvr.model.encode import encode_split
 from pfcvr.model.gather import from_first
-from pfcvr.model.loading import Division, EpochBatches, TrainPairs, lost_workers_stop, train_loader
+from pfcvr.model.loading import Division, EpochBatches, TrainPairs, full_memory_stops, train_loader
 from pfcvr.model.pfcvr import PfcvrModel, build_pfcvr
 from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
@@ -142,7 +142,7 @@ class _Training:
         with (
             log or nullcontext(),
             Progress("train", self.steps, done=self.state.step, quiet=quiet, unit="step") as progress,
-            lost_workers_stop(str(folder.root)),
+            full_memory_stops(str(folder.root)),
         ):
             self._train_steps(log, progress)
         if log is None:
