@@ -161,7 +161,7 @@ class HubRepository:
             with self._transfer():
                 self._ask(self._api.preupload_lfs_files, self.name, additions, free_memory=False, **how)
                 how |= {"commit_message": message, "parent_commit": parent}
-                opened: Any = self._ask_once(self._api.create_commit, self.name, operations, **how)
+                opened = self._open(operations, how)
         except HubError as error:
             if status_of(error.__cause__) == 403:
                 raise HubError(
@@ -206,9 +206,9 @@ class HubRepository:
     def _ask(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         return patiently(self.name, lambda: call(*arguments, **options))
 
-    def _ask_once(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    def _open(self, operations: list[Any], how: dict[str, Any]) -> Any:
         try:
-            return patiently(self.name, lambda: call(*arguments, **options), waits=())
+            return patiently(self.name, lambda: self._api.create_commit(self.name, operations, **how), waits=())
         except HubError as error:
             status = status_of(error.__cause__)
             if status is not None and status < 500:

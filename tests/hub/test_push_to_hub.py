@@ -9,6 +9,7 @@ from hub.loopback_hub import Fault, LoopbackHub
 
 from pfcvr.config import ModelConfig
 from pfcvr.errors import HubError
+from pfcvr.hub import Publication, publish
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.tokenizer import caption_tokenizer
 
@@ -234,6 +235,20 @@ def test_other_bytes_than_were_sent_are_noticed_there_too(
     here.state.swaps = {"config.json": b"{}"}
     with pytest.raises(HubError, match=r"config\.json did not arrive as they are here"):
         model.push_to_hub("lab/cars", token=OWNER_TOKEN, **how)
+
+
+def test_a_pull_request_also_removes_what_an_earlier_publication_left(here: LoopbackHub, tmp_path: Path) -> None:
+    (tmp_path / "pfcvr.json").write_text('{"files": {"old.txt": ""}}')
+    (tmp_path / "old.txt").write_text("old")
+    publish(Publication(tmp_path, "lab/cars", "dataset"), token=OWNER_TOKEN)
+    repository = here.repository("lab/cars")
+    repository.put("theirs.txt", b"of somebody else")
+    (tmp_path / "old.txt").rename(tmp_path / "new.txt")
+    done = publish(Publication(tmp_path, "lab/cars", "dataset", create_pr=True), overwrite=True, token=OWNER_TOKEN)
+    assert (done.address, done.removed) == (f"{here.url}/datasets/lab/cars/discussions/1", ("old.txt",))
+    proposed = repository.commits[repository.refs["refs/pr/1"]]
+    assert set(proposed) == {".gitattributes", "pfcvr.json", "new.txt", "theirs.txt"}
+    assert set(repository.files) == {".gitattributes", "pfcvr.json", "old.txt", "theirs.txt"}
 
 
 def test_an_answer_that_is_lost_opens_no_second_pull_request(here: LoopbackHub, model: PfcvrModel) -> None:
