@@ -57,6 +57,7 @@ def test_a_model_goes_there_and_comes_back(
     assert {"model.safetensors", "config.json", "README.md", "recipe.toml", "run.json", "results.json"} <= set(files)
     assert files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
     assert done["published"]["sent"] == len(files) - 1
+    assert done["published"]["address"] == f"{hub.url}/lab/search/commit/{done['published']['commit']}"
     assert not any(str(tmp_path).encode() in content for content in files.values())
     again = program("pfcvr", "push", run, "lab/search").result["published"]
     assert (again["sent"], again["commit"]) == (0, done["published"]["commit"])
