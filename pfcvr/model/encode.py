@@ -1,6 +1,7 @@
 """Features of a split: every image once, every caption a query."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,9 @@ def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = 
     with (
         Progress("encode images", len(rows), quiet=quiet, unit="image") as progress,
         full_memory_stops(rows.where),
+        closing(image_loader(rows, retriever.image_size, workers)) as batches,
     ):
-        for images in image_loader(rows, retriever.image_size, workers):
+        for images in batches:
             blocks += _features(retriever.encode_images, images)
             for _ in range(len(images)):
                 progress.advance()

@@ -9,7 +9,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -265,8 +265,10 @@ def decode(rows: Rows, row: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> Iterator[Batch]:
+def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> Generator[Batch, None, None]:
     """Yields a ``Batch`` for each of ``batches``, in order, made by ``workers`` processes (0: by this one).
+
+    They live until the generator is closed.
 
     Raises:
         DataError: an image cannot be read.
@@ -275,8 +277,8 @@ def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> Iter
     return _loaded(pairs, batches, workers)
 
 
-def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
-    """All images of ``rows`` in order, in batches [b, 3, H, W] of RGB pixels 0..255.
+def image_loader(rows: Rows, size: tuple[int, int], workers: int) -> Generator[UInt8[Tensor, "b 3 H W"], None, None]:
+    """All images of ``rows`` in order, in batches [b, 3, H, W] of RGB pixels 0..255; ``workers`` as above.
 
     Raises:
         DataError: an image cannot be read.
@@ -303,7 +305,7 @@ def full_memory_stops(what: str) -> Iterator[None]:
         ) from None
 
 
-def _loaded(dataset: Dataset[Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+def _loaded(dataset: Dataset[Any], batches: Iterable[Any], workers: int) -> Generator[Any, None, None]:
     loader = DataLoader(
         _Attempts(dataset),
         batch_size=None,

@@ -11,8 +11,8 @@ step); ``protocol`` says which images those are. Where they show one vehicle alo
 import math
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from pfcvr.config import Recipe, TrainConfig
 from pfcvr.errors import CheckpointError, DataError, TrainingDiverged
 from pfcvr.files import disk_full_stops, sync_folder
+from pfcvr.model.batch import Batch
 from pfcvr.model.checkpoint import load_checkpoint, plain_disk_errors, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
 from pfcvr.model.device import thread_count, worker_count
@@ -139,12 +140,14 @@ class _Training:
         self._check_same_start()
         is_first = self.accelerator.is_main_process
         log = RunLog(folder, self.state.metrics_bytes, self.state.step) if is_first else None
+        batches = self._batches_left()
         with (
             log or nullcontext(),
             Progress("train", self.steps, done=self.state.step, quiet=quiet, unit="step") as progress,
             full_memory_stops(str(folder.root)),
+            closing(train_loader(self.pairs, batches, self.workers)) as parts,
         ):
-            self._train_steps(log, progress)
+            self._train_steps(log, progress, batches, parts)
         if log is None:
             return {}
         draw_curves(folder)
@@ -159,12 +162,15 @@ class _Training:
                 f"first one after step {first[1]}, or their data differ; give --data and --out that all machines see"
             )
 
-    def _train_steps(self, log: RunLog | None, progress: Progress) -> None:
+    def _batches_left(self) -> EpochBatches:
         division = Division(self.recipe.accumulation, self.accelerator.num_processes, self.accelerator.process_index)
-        batches = EpochBatches(
+        return EpochBatches(
             len(self.pairs), self.recipe.batch_size, self.steps, self.config.seed, self.state.step, division
         )
-        parts = train_loader(self.pairs, batches, self.workers)
+
+    def _train_steps(
+        self, log: RunLog | None, progress: Progress, batches: EpochBatches, parts: Iterator[Batch]
+    ) -> None:
         evaluate_every = self.recipe.schedule.evaluate_every * self.steps_per_unit
         unwritten: dict[int, BatchLosses] = {}
         self.model.train()

@@ -1,5 +1,6 @@
 """Processes that load images: what they find wrong, and what happens when one of them is gone."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from pfcvr.config import EvalConfig, IndexConfig, TrainConfig
-from pfcvr.errors import DataError, StageStopped
+from pfcvr.errors import DataError, StageStopped, TrainingDiverged
 from pfcvr.model.data import Rows
 from pfcvr.model.evaluate import evaluate
 from pfcvr.model.gallery import index
@@ -78,3 +79,23 @@ def test_a_worker_that_is_killed_stops_the_encoding_of_images(
     monkeypatch.setattr("pfcvr.model.loading.decode", decode_or_die)
     with pytest.raises(StageStopped, match=r"\(test\): a process that loads images ended .* with a lower --workers$"):
         index(IndexConfig(run=finished_run, data=str(painted), split="test", out=tmp_path / "g", workers=1), quiet=True)
+
+
+def test_an_error_that_is_kept_keeps_no_process(
+    painted: Path, small_model: tuple[str, ...], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever trains several runs goes on after one that failed; what it loaded images with must not stay."""
+    ruinous = (*small_model, *SHORT[1:], "schedule.length=100", "schedule.warmup=0", "optimizer.lr=1e30")
+    config = TrainConfig(data=str(painted), out=tmp_path / "run", overrides=ruinous, workers=2)
+    with pytest.raises(TrainingDiverged) as diverged:
+        train(config, quiet=True)
+    assert not multiprocessing.active_children(), diverged.value
+
+    def no_room(encode: object, batch: object) -> object:
+        raise StageStopped("no room")
+
+    monkeypatch.setattr("pfcvr.model.encode._features", no_room)
+    gallery = IndexConfig(run=finished_run, data=str(painted), split="all", out=tmp_path / "gallery", workers=2)
+    with pytest.raises(StageStopped) as stopped:
+        index(gallery, quiet=True)
+    assert not multiprocessing.active_children(), stopped.value
