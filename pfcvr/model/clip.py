@@ -198,15 +198,13 @@ def _load_clip(backbone: str, end_id: int) -> tuple[Any, TowerSizes]:
         )
     try:
         stored = read_clip_config(backbone)
+        vision, text = stored.vision_config, stored.text_config
+        config = _clip_config(stored.sizes, vision.image_size, text.max_position_embeddings, text.vocab_size, end_id)
+        config.vision_config.attention_dropout = vision.attention_dropout
+        config.text_config.attention_dropout = text.attention_dropout
         clip, found = CLIPModel.from_pretrained(
             backbone,
-            config=_clip_config(
-                stored.sizes,
-                stored.vision_config.image_size,
-                stored.text_config.max_position_embeddings,
-                stored.text_config.vocab_size,
-                end_id,
-            ),
+            config=config,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,

@@ -1,6 +1,6 @@
-"""The sizes that the ``config.json`` of a Transformers CLIP checkpoint names, checked before a tower is built of them.
+"""What the ``config.json`` of a Transformers CLIP checkpoint says about its towers, checked before any is built.
 
-Nothing else of that file is taken over: the towers have no dropout, as CLIP's, and start from the stored weights.
+Nothing else of that file is taken over: token ids are the tokenizer's matter, and all weights are stored.
 """
 
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ class Tower(Settings):
     num_attention_heads: Width
     hidden_act: Activation
     layer_norm_eps: NormEps
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Tower":

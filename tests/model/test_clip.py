@@ -255,6 +255,10 @@ KEY = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
             "'vision_config': image_size (7) must be at least patch_size (8); name another CLIP checkpoint",
         ),
         (
+            lambda folder: change_config(folder, "text_config", attention_dropout=-1),
+            "'text_config.attention_dropout': input should be greater than or equal to 0 (got -1); name another",
+        ),
+        (
             lambda folder: change_config(folder, "vision_config", num_channels=1),
             "'vision_config.num_channels': input should be 3 (got 1); name another CLIP checkpoint",
         ),
@@ -296,12 +300,21 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused_with_a_sentence(
 
 
 def test_what_a_tower_has_no_use_for_is_not_read(tmp_path: Path) -> None:
-    """Ids that a tokenizer knows better, and what only says how other programs would run or train the model."""
+    """Ids that a tokenizer knows better, and what only says how other programs would run the model."""
     save_clip(tmp_path)
-    expected = load(tmp_path).train().text_tokens(caption_ids())
-    change_config(tmp_path, "text_config", eos_token_id="seventy", pad_token_id=-5, attention_dropout=-1)
+    expected = load(tmp_path).text_tokens(caption_ids())
+    change_config(tmp_path, "text_config", eos_token_id="seventy", pad_token_id=-5)
     change_config(tmp_path, None, num_labels=10**9, logit_scale_init_value=None, _attn_implementation=5)
-    assert torch.equal(load(tmp_path).train().text_tokens(caption_ids()), expected)
+    assert torch.equal(load(tmp_path).text_tokens(caption_ids()), expected)
+
+
+def test_a_tower_drops_attention_in_training_as_its_config_says(tmp_path: Path) -> None:
+    for tower in ("text", "vision"):
+        save_clip(tmp_path / tower, **{tower: {"attention_dropout": 0.5}})
+        towers, ids, images = load(tmp_path / tower).train(), caption_ids(), torch.randn(2, 3, 32, 32)
+        same_text = torch.equal(towers.text_tokens(ids), towers.text_tokens(ids))
+        same_image = torch.equal(towers.image_tokens(images), towers.image_tokens(images))
+        assert (same_text, same_image) == (tower != "text", tower != "vision")
 
 
 def test_a_config_in_the_words_of_early_transformers_is_read(tmp_path: Path) -> None:
