@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from processes import children_of, is_running
 from safetensors.torch import load_file
+from waiting import wait_until
 
 from pfcvr.config import TrainConfig
 from pfcvr.errors import (
@@ -144,25 +146,6 @@ def wait_for_steps(run: Path, child: subprocess.Popen[bytes], steps: int) -> Non
     raise AssertionError(f"no {steps} steps were written")
 
 
-def children_of(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(path.parent.name))
-    return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def backbone_with_dropout(tmp_path: Path, painted: Path) -> Path:
     """A CLIP checkpoint of one layer a tower, whose attention drops weights in training, with its own vocabulary."""
@@ -204,11 +187,7 @@ def test_killed_in_mid_epoch_and_continued_is_bit_for_bit_the_undisturbed_run(
         child.wait()
         child.stderr.close()
         assert workers, "the run had loader processes"
-        for _ in range(500):
-            if not any(is_running(worker) for worker in workers):
-                break
-            time.sleep(0.01)
-        assert not any(is_running(worker) for worker in workers), "loader processes outlived their trainer"
+        wait_until(lambda workers=workers: not any(is_running(worker) for worker in workers))
         assert not (broken / "run.json").exists()
     train(undisturbed.model_copy(update={"out": broken, "workers": 1}), quiet=True)
 

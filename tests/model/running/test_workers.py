@@ -1,14 +1,18 @@
-"""Processes that load images: what they find wrong, and what happens when one of them is gone."""
+"""Processes that load images: what they find wrong, what happens when one of them is gone, and that they end."""
 
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import children_of, is_running
+from waiting import wait_until
 
 from pfcvr.config import EvalConfig, IndexConfig, TrainConfig
 from pfcvr.errors import DataError, StageStopped, TrainingDiverged
@@ -99,3 +103,40 @@ def test_an_error_that_is_kept_keeps_no_process(
     with pytest.raises(StageStopped) as stopped:
         index(gallery, quiet=True)
     assert not multiprocessing.active_children(), stopped.value
+
+
+@pytest.mark.parametrize(
+    ("stop", "number", "code", "said"),
+    [
+        (os.killpg, signal.SIGINT, 130, "error: stopped by Ctrl-C; run the same command to continue"),
+        (os.kill, signal.SIGTERM, -signal.SIGTERM, ""),
+    ],
+    ids=["Ctrl-C in a terminal", "SIGTERM to the command alone"],
+)
+def test_a_command_that_is_stopped_while_it_loads_ends_at_once_with_all_its_processes(
+    stop: Callable[[int, int], None],
+    number: signal.Signals,
+    code: int,
+    said: str,
+    painted: Path,
+    small_model: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    """Its output ends too, with the input still open: who reads it through a pipe is not left waiting."""
+    import datasets
+
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from pfcvr.cli import model_main as m; m()", "train", "--data", str(painted)]
+    command += ["--out", str(tmp_path / "run"), "--workers", "2"]
+    command += [word for override in (*small_model, "schedule.length=100000") for word in ("--set", override)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=environment, start_new_session=True, text=True, **pipes) as child:
+        losses = tmp_path / "run" / "metrics.jsonl"
+        wait_until(lambda: child.poll() is not None or (losses.is_file() and losses.stat().st_size > 0))
+        workers = children_of(child.pid)
+        assert len(workers) >= 2
+        stop(child.pid, number)
+        assert child.stdout.read() == ""
+        assert said in child.stderr.read()
+        assert child.wait() == code
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
