@@ -85,9 +85,14 @@ class PfcvrModel(PretrainedModel):
         """The enabled losses of one batch by name (those of ``LossWeights``), unweighted.
 
         With several training processes their mean over these is the loss of all pairs (``pfcvr.model.gather``).
+
+        Raises:
+            ValueError: the part grids are not of the patches that the images have.
         """
         batch = replace(batch, images=normalised(batch.images))
         patches = self.towers.embed_patches(batch.images)
+        if batch.part_grids.shape[2] != patches.shape[1]:  # most losses would go on, with some patches never hidden
+            raise ValueError(f"part grids of {batch.part_grids.shape[2]} patches, the images have {patches.shape[1]}")
         image = self.towers.encode_patches(patches)
         caption, masked_text = self._captions(batch)
         losses = self._global_losses(image[:, 0], caption.end, batch)

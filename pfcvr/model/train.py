@@ -124,8 +124,9 @@ class _Training:
 
         torch.manual_seed(config.seed)
         tokenizer = caption_tokenizer(recipe.model, [text for texts in splits.train.captions for text in texts])
-        self.pairs = TrainPairs(splits.train, tokenizer, recipe, data.coverage, config.seed)
         self.model = build_pfcvr(recipe.model, tokenizer, len(set(splits.train.vehicle_ids)))
+        built = recipe.model_copy(update={"model": self.model.config})  # a backbone brings a patch grid of its own
+        self.pairs = TrainPairs(splits.train, tokenizer, built, data.coverage, config.seed)
         self.take_step = TrainingStep(self.model, recipe, config, accelerator, config.seed)
 
         schedule = recipe.schedule
