@@ -2,18 +2,18 @@
 
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from stage.killed_run import killed_run
 from stage.numbers import QUIET, keep_even, plan, sealed_bytes
 
 from pfcvr.pipeline.status import workspace_status
 from pfcvr.records import Rejected, Selected
 from pfcvr.stage import run_stage
 from pfcvr.store import Workspace
+
+ROWS = 12  # six are kept, in two files
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"image_id": "v/00', b'{"image_id":"v/0018","vehicle_id":"v"}'])
@@ -43,59 +43,15 @@ def test_a_stage_cut_short_continues_and_repeats_nothing(workspace: Workspace, t
     assert sealed_bytes(workspace) == sealed_bytes(undisturbed)
 
 
-KILLED_RUN = """
-    import os, signal, sys, time
-    from pathlib import Path
-    from pfcvr import files, stage
-    from pfcvr.records import Selected
-    from pfcvr.store import Workspace
-
-    kill_after, root = int(sys.argv[1]), Path(sys.argv[2])
-    steps = 0
-
-    def count_down(call):
-        def counted(*arguments, **named):
-            global steps
-            steps += 1
-            if steps == kill_after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-        return counted
-
-    os.fsync = count_down(os.fsync)
-    Path.replace = count_down(Path.replace)
-    Path.unlink = count_down(Path.unlink)
-
-    def work(number):
-        count_down(lambda: None)()
-        return Selected(image_id=f"v/{number:03d}", vehicle_id="v")
-
-    stage.RECORDS_PER_FILE = 4
-    plan = stage.StagePlan(
-        name="select", kind=Selected, settings={}, inputs={}, rows=lambda: range(10),
-        key=lambda number: f"v/{number:03d}", work=work, total=10,
-    )
-    workspace = Workspace(root, create=True)
-    with workspace.lock():
-        stage.run_stage(workspace, plan, stage.RunOptions(quiet=True))
-"""
-
-
-def killed_run(kill_after: int, root: Path) -> int:
-    """Exit code of a process that kills itself at its ``kill_after``-th row, flush, rename or removal."""
-    script = textwrap.dedent(KILLED_RUN)
-    return subprocess.run([sys.executable, "-c", script, str(kill_after), str(root)], check=False).returncode
-
-
 def test_a_kill_at_any_row_flush_rename_or_removal_leaves_the_same_sealed_bytes(tmp_path: Path) -> None:
-    assert killed_run(0, tmp_path / "undisturbed") == 0
+    assert killed_run(0, tmp_path / "undisturbed", ROWS).returncode == 0
     expected = sealed_bytes(Workspace(tmp_path / "undisturbed"))
     kills = 0
     for kill_after in range(3, 60, 2):
         root = tmp_path / f"killed-{kill_after}"
-        code = killed_run(kill_after, root)
+        code = killed_run(kill_after, root, ROWS).returncode
         kills += code == -signal.SIGKILL
-        assert killed_run(0, root) == 0
+        assert killed_run(0, root, ROWS).returncode == 0
         assert sealed_bytes(Workspace(root)) == expected, f"killed at step {kill_after}"
         if code == 0:
             break
@@ -107,18 +63,17 @@ def test_a_kill_at_any_row_flush_rename_or_removal_leaves_the_same_sealed_bytes(
 def test_a_full_disk_stops_the_run_and_the_rerun_completes_it(tmp_path: Path) -> None:
     """A limit on file size makes the kernel refuse a write in mid-row, as a full disk does."""
     root = tmp_path / "ws"
-    command = [sys.executable, "-c", textwrap.dedent(KILLED_RUN), "0", str(root)]
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
     Workspace(root, create=True)
-    full = subprocess.run(command, preexec_fn=small_files, capture_output=True, text=True, check=False)
+    full = killed_run(0, root, ROWS, preexec_fn=small_files)
     assert "the disk is full" in full.stderr
     assert "run the same command to continue" in full.stderr
     left = (root / "select" / "part-running.jsonl").read_bytes()
     assert 0 < len(left) <= 300
-    assert killed_run(0, root) == 0
+    assert killed_run(0, root, ROWS).returncode == 0
     assert [record.image_id for record in Workspace(root).records("select", Selected)] == [
-        f"v/{number:03d}" for number in range(10)
+        f"v/{number:04d}" for number in range(0, ROWS, 2)
     ]

@@ -2,13 +2,11 @@
 
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stage.killed_run import killed_run
 from stage.numbers import QUIET, keep_even, plan, sealed_bytes
 
 from pfcvr.errors import CheckpointError, NothingKept, StageStopped
@@ -116,39 +114,6 @@ def test_a_stage_whose_images_only_became_fewer_is_replaced_without_any_work(wor
     assert sealed_bytes(workspace) == sealed_bytes(fresh)
 
 
-KILLED_RUN = """
-    import os, signal, sys
-    from pathlib import Path
-    from stage.numbers import keep_even, plan
-    from pfcvr.stage import RunOptions, run_stage
-    from pfcvr.store import Workspace
-
-    kill_after, root = int(sys.argv[1]), Path(sys.argv[2])
-    steps = 0
-
-    def count_down(call):
-        def counted(*arguments, **named):
-            global steps
-            steps += 1
-            if steps == kill_after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-        return counted
-
-    os.fsync = count_down(os.fsync)
-    Path.replace = count_down(Path.replace)
-    Path.unlink = count_down(Path.unlink)
-    work = count_down(keep_even)
-    run_stage(Workspace(root), plan(6, work=work, workers=1), RunOptions(overwrite=True, quiet=True))
-"""
-
-
-def killed_run(kill_after: int, root: Path) -> int:
-    """Exit code of a run over six rows that kills itself at its ``kill_after``-th row, flush, rename or removal."""
-    command = [sys.executable, "-c", textwrap.dedent(KILLED_RUN), str(kill_after), str(root)]
-    return subprocess.run(command, check=False, cwd=Path(__file__).parent.parent).returncode
-
-
 def test_a_kill_at_any_point_leaves_the_old_stage_whole_or_the_new_one_begun(tmp_path: Path) -> None:
     for name, count in (("old", 8), ("new", 6)):
         run_stage(Workspace(tmp_path / name, create=True), plan(count), QUIET)
@@ -156,7 +121,7 @@ def test_a_kill_at_any_point_leaves_the_old_stage_whole_or_the_new_one_begun(tmp
     seen = set()
     for kill_after in range(1, 80, 2):
         workspace = Workspace(shutil.copytree(tmp_path / "old", tmp_path / f"killed-{kill_after}"))
-        code = killed_run(kill_after, workspace.root)
+        code = killed_run(kill_after, workspace.root, 6, overwrite=True).returncode
         seen.add(state(workspace))
         manifest = workspace.manifest("select")
         if manifest is None:
