@@ -63,7 +63,14 @@ def edge_case(name: str, make: Callable[..., Batch], model: PfcvrModel) -> Batch
         "masked_labels": torch.full_like(batch.masked_labels, IGNORED_LABEL),
         "masked_positions": torch.zeros(0, dtype=torch.long),
     }
+    masked_ids, labels = model.tokenizer.mask_words(batch.token_ids, 1.0, torch.Generator().manual_seed(2))
+    only_masks = torch.where(labels != IGNORED_LABEL, model.tokenizer.mask_id, masked_ids)
     changes: dict[str, dict[str, Any]] = {
+        "every word masked": {
+            "masked_token_ids": only_masks,
+            "masked_labels": labels,
+            "masked_positions": torch.nonzero(labels.flatten() != IGNORED_LABEL).squeeze(1),
+        },
         "one identity": {"identities": torch.tensor([2, 2, 2, 2])},
         "all identities differ": {"identities": torch.tensor([3, 1, 0, 2])},
         "no part in the whole batch": {"part_grids": nothing},
@@ -82,6 +89,7 @@ def edge_case(name: str, make: Callable[..., Batch], model: PfcvrModel) -> Batch
         "no part in the whole batch",
         "every part covers the image",
         "no masked word",
+        "every word masked",
         "one pair",
     ],
 )

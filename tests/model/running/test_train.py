@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from processes import children_of, is_running
 from safetensors.torch import load_file
 from waiting import wait_until
 
+from pfcvr.cli import run
+from pfcvr.cli_model import app
 from pfcvr.config import TrainConfig
 from pfcvr.errors import (
     BackendError,
@@ -383,6 +386,31 @@ def test_a_run_without_a_gpu_says_so(
         train(config_for(painted, tmp_path / "run", small_model, device="cuda"), quiet=True)
     train(config_for(painted, tmp_path / "other", small_model), quiet=True)
     assert "no CUDA device here: training on the CPU" in capsys.readouterr().err
+
+
+def test_the_command_says_how_many_captions_were_cut(
+    make_data: Callable[..., Path],
+    rows_of: Callable[..., list[dict[str, Any]]],
+    small_model: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """75 words fit between start and end; here each word is one token. Nearly all words are masked as well."""
+    rows = rows_of(range(3))
+    for number, row in enumerate(rows):
+        row["captions"] = [" ".join(["car"] * 75), " ".join(["car"] * (76 if number < 5 else 9))]
+    data = make_data(train=rows, val=rows_of(range(3, 5)))
+    overrides = (*small_model, *SHORT, "model.text_length=77", "model.word_mask_ratio=0.999", "schedule.length=4")
+    command = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--workers", "0", "--threads", "1"]
+    code = run(app, "pfcvr", [*command, *(word for override in overrides for word in ("--set", override))])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert printed.err.count("5 of 18 train captions were cut to 77 tokens\n") == 1
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["train"]["truncated_captions"] == 5
+    assert "5 of 18 train captions were cut to 77 tokens" in manifest["notes"]
+    losses = [row["losses"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "losses" in row]
+    assert all(math.isfinite(loss) for row in losses for loss in row.values())
 
 
 def test_epochs_can_be_the_unit(painted: Path, small_model: tuple[str, ...], tmp_path: Path) -> None:
