@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple
 Variant = Literal["paper", "official", "extended"]
 
 
+MASKED_CAPTIONS = "model.mask_caption_for_matching"
+
+
 class Switch(NamedTuple):
     """A key of the recipe, the rows of ``docs/deviations.md`` it stands for, and its value in each variant."""
 
@@ -34,7 +37,7 @@ SWITCHES = (
     Switch("optimizer.rate_groups", ("14",), "new_modules", "official", "new_modules"),
     Switch("model.patch_guide", ("19",), "tokens", "tokens", "tokens"),
     Switch("model.mask_padding", ("19",), True, False, True),
-    Switch("model.mask_caption_for_matching", ("20",), False, True, False),
+    Switch(MASKED_CAPTIONS, ("20",), False, True, False),
     Switch("model.cls_position", ("21",), 0, 1, 0),
     Switch("augment.sync_masks", ("23", "E1"), True, False, True),
     Switch("model.part_text", ("E2",), "name", "name", "phrase"),
@@ -43,13 +46,17 @@ SWITCHES = (
 """Row 18 has no switch: ``model.losses.mlm`` and ``model.losses.mim`` are two numbers; the paper has them equal."""
 
 
-def variant_values(variant: Variant) -> dict[str, Any]:
-    """Nested tables of a recipe that hold the switches of ``variant`` and nothing else."""
+def variant_values(variant: Variant, copies: bool = True) -> dict[str, Any]:
+    """Nested tables of a recipe that hold the switches of ``variant`` and nothing else.
+
+    Without ``copies`` of the images no variant masks the captions: the released code does it where it reads copies, and
+    nowhere else (row 20).
+    """
     values: dict[str, Any] = {}
     for switch in SWITCHES:
         *tables, last = switch.key.split(".")
         table = values
         for name in tables:
             table = table.setdefault(name, {})
-        table[last] = getattr(switch, variant)
+        table[last] = False if switch.key == MASKED_CAPTIONS and not copies else getattr(switch, variant)
     return values

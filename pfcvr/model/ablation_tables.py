@@ -61,7 +61,7 @@ def _rivals(recipe: Recipe, name: str, benchmark: str) -> AblationTable:
             f"was made from, for example --recipe {benchmark}"
         )
     rows = (
-        AblationRow("irra", "ours: IRRA-style baseline, SDM + ID + MLM", method="irra"),
+        AblationRow("irra", f"ours: IRRA-style baseline, {_baseline_losses(recipe)}", method="irra"),
         AblationRow("pfcvr", "ours: PFCVR"),
     )
     return AblationTable(name, "Methods", rows, rivals=benchmark)
@@ -73,15 +73,26 @@ def _modules(recipe: Recipe) -> AblationTable:
         raise UsageError(
             "table 5 takes the copies of the images away, which the recipe has not; --set augment.expand=true"
         )
-    return AblationTable("5", "Modules and augmentation", tuple(_module_rows()))
+    return AblationTable("5", "Modules and augmentation", tuple(_module_rows(recipe)))
 
 
-def _module_rows() -> Iterator[AblationRow]:
+def _module_rows(recipe: Recipe) -> Iterator[AblationRow]:
     """IRRA's losses at the recipe's weights, then one thing more a row; the last is the recipe itself."""
-    yield AblationRow("baseline", "baseline: SDM + ID + MLM", (*WITHOUT_PLFA, *WITHOUT_MIM, *WITHOUT_COPIES))
-    yield AblationRow("plfa", "+ PLFA", (*WITHOUT_MIM, *WITHOUT_COPIES))
+    without_parts = (*WITHOUT_PLFA, *WITHOUT_MIM, *WITHOUT_COPIES)
+    yield AblationRow("baseline", f"baseline: {_baseline_losses(recipe)}", without_parts)
+    yield AblationRow("plfa", _part_losses(recipe), (*WITHOUT_MIM, *WITHOUT_COPIES))
     yield AblationRow("bmria", "+ BMRIA: MIM beside MLM", WITHOUT_COPIES)
     yield AblationRow("augmentation", "+ augmentation: 3 copies")
+
+
+def _baseline_losses(recipe: Recipe) -> str:
+    return "SDM + ID + MLM" + (" + InfoNCE" if recipe.model.losses.itc else "")
+
+
+def _part_losses(recipe: Recipe) -> str:
+    losses = recipe.model.losses
+    beside = {"contrast across images": losses.part_across, "Part MLM": losses.part_mlm}
+    return " + ".join(["+ PLFA", *(name for name, weight in beside.items() if weight)])
 
 
 def _part_supervision(recipe: Recipe) -> AblationTable:

@@ -41,14 +41,18 @@ def load_recipe(
     written = parse(Recipe, values, f"recipe '{name}'")
     _check_layer(name, "variant", values.get("variant"), variant)
     _check_layer(name, "method", values.get("method"), method)
-    layers = [variant_values(variant or written.variant), values, deepcopy(METHODS[method or written.method])]
+    layers = [values, deepcopy(METHODS[method or written.method])]
     if "method" in values:
-        layers[1:] = reversed(layers[1:])
-    names = {"variant": variant or written.variant, "method": method or written.method}
-    values = reduce(_layered, [*layers, names])
+        layers.reverse()
+    chosen = variant or written.variant
+    values = reduce(_layered, [*layers, {"variant": chosen, "method": method or written.method}])
     for override in overrides:
         _set(values, override)
-    return parse(Recipe, values, "--set" if overrides else f"recipe '{name}'")
+    where = "--set" if overrides else f"recipe '{name}'"
+    recipe = parse(Recipe, _layered(variant_values(chosen), values), where)
+    if recipe.augment.expand:
+        return recipe
+    return parse(Recipe, _layered(variant_values(chosen, copies=False), values), where)
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -81,6 +81,20 @@ def test_the_table_of_methods_goes_from_clip_over_irra_to_ours() -> None:
     assert (clip["method"], baseline["method"], ours["variant"]) == ("clip", "pfcvr", "extended")
 
 
+def test_the_label_of_a_row_names_every_loss_that_it_has() -> None:
+    def labels(name: str, *overrides: str) -> list[str]:
+        return [row.label for row in ablation_table(name, load_recipe("t2i-veri", overrides)).rows]
+
+    assert labels("5")[:2] == ["baseline: SDM + ID + MLM", "+ PLFA"]
+    assert labels("3")[0] == "ours: IRRA-style baseline, SDM + ID + MLM"
+    departing = ("model.losses.itc=1", "model.losses.part_across=0.1", "model.losses.part_mlm=0.2")
+    assert labels("5", *departing)[:2] == [
+        "baseline: SDM + ID + MLM + InfoNCE",
+        "+ PLFA + contrast across images + Part MLM",
+    ]
+    assert labels("3", *departing)[0] == "ours: IRRA-style baseline, SDM + ID + MLM + InfoNCE"
+
+
 def test_every_row_that_was_published_has_its_figures() -> None:
     for name in "5678":
         published = published_ablation(name)
@@ -116,7 +130,7 @@ def test_a_table_is_trained_measured_and_written_in_all_forms(config: AblateConf
     said: list[str] = []
     report = ablate(config, quiet=True, say=said.append)
     assert [row["key"] for row in report.rows] == ["baseline", "plfa", "bmria", "augmentation"]
-    assert "table 5, row 2 of 4, seed 2: + PLFA" in said
+    assert "table 5, row 2 of 4, seed 2: + PLFA + contrast across images" in said
     written = json.loads((config.out / "table-5-test.json").read_text())
     assert written == json.loads(json.dumps(report.as_dict()))
 

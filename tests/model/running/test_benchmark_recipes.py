@@ -91,3 +91,16 @@ def test_a_variant_changes_its_switches_under_a_benchmark_recipe() -> None:
     assert official.model.removed_patches == 432
     extended = load_recipe("t2i-verw", variant="extended")
     assert (extended.model.part_text, extended.model.losses.part_across) == ("phrase", 0.2)
+
+
+def test_official_masks_the_captions_of_images_that_have_copies_and_no_others() -> None:
+    def masks(name: str, *overrides: str, **layers: str) -> bool:
+        return load_recipe(name, overrides, variant="official", **layers).model.mask_caption_for_matching
+
+    assert masks("t2i-veri")
+    assert not masks("t2i-verw")  # its released command asks for no copies
+    assert masks("t2i-verw", "augment.expand=true")
+    assert not masks("t2i-veri", "augment.expand=false")
+    assert masks("t2i-verw", "model.mask_caption_for_matching=true")
+    assert not masks("t2i-veri", "model.mask_caption_for_matching=false")
+    assert not masks("t2i-veri", method="clip")

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def learning(monkeypatch: pytest.MonkeyPatch, small_model: tuple[str, ...]) -> ModuleType:
     """The script, with the small model's sizes laid over its recipe."""
-    monkeypatch.setattr(script, "WITH_RECONSTRUCTION", (*script.WITH_RECONSTRUCTION, *small_model))
+    monkeypatch.setattr(script, "LOSSES", (*script.LOSSES, *small_model))
     return script
 
 
