@@ -85,7 +85,7 @@ class ModelConfig(Settings):
     temperature: Temperature = 0.02  # IRRA's, since the paper is silent; official code .07
     part_temperature: Temperature = 0.02  # the same; official code .07
     cls_position: Literal[0, 1] = 0  # row of the position table that CLS reads; official code 1
-    mask_caption_for_matching: bool = False  # all losses read the masked caption, as the official code's copies do
+    mask_caption_for_matching: bool = False  # all losses read the masked caption; official code: of its copies
 
     # PLFA. What a part query attends to: its part's text, and beside it the caption or the image's CLS feature.
     part_text: Literal["name", "phrase"] = "name"  # "car roof" (paper), or the data set's phrase for the part (ours)
@@ -187,7 +187,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Settings):
-    """The optimizer. Biases and normalisation weights are never decayed."""
+    """The optimizer. Biases are never decayed, weights of normalisations by the rate groups ``official`` alone."""
 
     kind: Literal["adam", "adamw"] = "adam"  # paper, section V-B
     lr: float = Field(1e-5, gt=0)  # official code; the paper's value is lost
@@ -204,7 +204,7 @@ class ScheduleConfig(Settings):
     unit: Literal["epoch", "step"] = "epoch"  # official code
     length: int = Field(60, ge=1)  # paper, section V-B
     warmup: int = Field(5, ge=0)  # paper, section V-B
-    warmup_start: float = Field(0.1, gt=0, le=1)  # paper: from a tenth of the rate
+    warmup_start: float = Field(0.1, gt=0, le=1)  # official code; the paper's number is lost
     evaluate_every: int = Field(1, ge=1)  # official code; the last one is always evaluated
 
     @model_validator(mode="after")

@@ -212,7 +212,7 @@ def training_splits(data: VehicleData, protocol: Protocol, share: float, seed: i
     """Train and selection images under ``protocol``.
 
     ``clean``: the val split, or, where there is none, ``share`` of the train identities carved by ``seed`` with the
-    rule that ``pfcvr-data split`` uses. ``published``: train and val together, selection on test (methods 8.8).
+    rule that ``pfcvr-data split`` uses. ``published``: train and val together, selection on test.
 
     Raises:
         DataError: a needed split is missing or has no caption, or fewer than two identities with one remain in train.

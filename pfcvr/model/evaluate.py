@@ -1,4 +1,4 @@
-"""``pfcvr eval``: a run measured by the field's protocol (methods 8.1), with the controls that show what it is worth.
+"""``pfcvr eval``: a run measured by the field's protocol, with the controls that show what it is worth.
 
 Every caption is a query, every image of the split stands in the gallery once, a hit is the same vehicle, the described
 image itself included. Beside that: the same without the described image, Rank-1 among near-twins where their families
@@ -37,7 +37,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     Returns:
         ``run, method, variant, protocol, seed, split, data, queries, truncated_captions, gallery, duplicates,
         best_step``; ``metrics``, ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in
-        percent; ``trapezoid_mAP``, mAP as Market-1501's evaluator counts it (methods 8.2); ``chance`` with rank1 and
+        percent; ``trapezoid_mAP``, mAP as Market-1501's evaluator counts it; ``chance`` with rank1 and
         mAP; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given; ``figures`` with files
         and notes where pictures were asked for.
 

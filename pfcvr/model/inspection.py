@@ -26,7 +26,7 @@ class PartView:
     """Attention to each token of the caption, or to the image's global feature; no rows where these were added to the
     part texts."""
     likeness: Float[Tensor, "B P N"]
-    """Cosine of the query and each patch: the part loss raises its mean over the patches of the part."""
+    """Cosine of the query and each patch: the part loss raises it on the patches of the part, if pooled by the mean."""
 
 
 @dataclass(frozen=True)

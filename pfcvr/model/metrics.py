@@ -44,7 +44,7 @@ class QueryMetrics:
     """What each query [Q] reached in a gallery of ``gallery_size`` images; fractions, and 0 where nothing is relevant.
 
     ``trapezoid_precision`` is the average precision of Market-1501's evaluator: at each hit the mean of the precision
-    just before it (1 at rank 1) and at it (methods 8.2), which some of the published rows use.
+    just before it (1 at rank 1) and at it, which some of the published rows use.
     """
 
     relevant: NDArray[np.int64]

@@ -38,12 +38,12 @@ def _new_module_rates(model: PfcvrModel, config: OptimizerConfig) -> Rates:
 
 
 def _official_rates(model: PfcvrModel, config: OptimizerConfig) -> Rates:
-    """Classifier and vocabulary head: the larger rate. Word decoder's attention: its weights too. Any other bias: twice
-    the rate. All the rest, part decoder and patch decoder among it: the towers' rate."""
+    """Classifier and vocabulary head: the larger rate. Weights of the word decoder's cross-attention and blocks: too. Any
+    other bias: twice the rate. All the rest, part decoder and patch decoder among it: the towers' rate."""
     word_decoder = model.heads.word_decoder
-    attention = [word_decoder.cross_attention, word_decoder.blocks] if word_decoder else []
+    layers = [word_decoder.cross_attention, word_decoder.blocks] if word_decoder else []
     outputs = [model.heads.classifier, word_decoder.head if word_decoder else None]
-    of_attention = {parameter for module in attention for parameter in module.parameters()}
+    of_layers = {parameter for module in layers for parameter in module.parameters()}
     of_outputs = {parameter for module in outputs if module for parameter in module.parameters()}
     for name, parameter in model.named_parameters():
         is_bias = name.endswith("bias")
@@ -52,8 +52,8 @@ def _official_rates(model: PfcvrModel, config: OptimizerConfig) -> Rates:
             kind, factor = "outputs", config.new_module_factor
         elif is_bias:
             kind, factor = "rest", OFFICIAL_BIAS_FACTOR
-        elif parameter in of_attention:
-            kind, factor = "word attention", config.new_module_factor
+        elif parameter in of_layers:
+            kind, factor = "word layers", config.new_module_factor
         else:
             kind, factor = "rest", 1.0
         yield f"{kind}.{'biases' if is_bias else 'weights'}", parameter, config.lr * factor, decay

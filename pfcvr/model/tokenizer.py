@@ -104,7 +104,7 @@ class CaptionTokenizer:
         """Words masked for masked language modelling (IRRA, BERT), and their labels.
 
         Each word is chosen with probability ``ratio``; 80 % of the chosen become the mask token, 10 % a random word,
-        10 % stay. Special tokens and padding are never chosen; a caption with words always has at least one chosen.
+        10 % stay. Special tokens and padding are never chosen; where chance chooses none, the first word is masked.
 
         Returns:
             The ids after masking, and the original id where a word was chosen, ``IGNORED_LABEL`` elsewhere.
@@ -119,13 +119,12 @@ class CaptionTokenizer:
         choice, fate, substitute = draws
         word = self._is_word[ids]
         chosen = word & (choice < ratio)
-        first_word = word & (word.cumsum(dim=-1) == 1)
-        chosen |= first_word & ~chosen.any(dim=-1, keepdim=True)
+        first_word = word & (word.cumsum(dim=-1) == 1) & ~chosen.any(dim=-1, keepdim=True)
         replacement = self._word_ids[(substitute * len(self._word_ids)).long()]
-        masked = torch.where(chosen & (fate < MASKED_SHARE), self.mask_id, ids)
+        masked = torch.where((chosen & (fate < MASKED_SHARE)) | first_word, self.mask_id, ids)
         randomised = chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE)
         masked = torch.where(randomised, replacement, masked)
-        return masked, torch.where(chosen, ids, IGNORED_LABEL)
+        return masked, torch.where(chosen | first_word, ids, IGNORED_LABEL)
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which Transformers' AutoTokenizer reads as well."""

@@ -13,7 +13,8 @@ from pfcvr.model.batch import IGNORED_LABEL, Batch
 from pfcvr.model.pfcvr import PfcvrModel
 
 CHILD = Path(__file__).with_name("gather_child.py")
-FIELDS = ("images", "token_ids", "masked_token_ids", "masked_labels", "part_grids", "identities", "patch_draws")
+TEXT_FIELDS = ("token_ids", "masked_token_ids", "masked_labels", "part_token_ids")
+FIELDS = ("images", "part_grids", "patch_draws", "identities", *TEXT_FIELDS)
 
 
 def uneven(batch: Batch) -> dict[str, torch.Tensor]:
@@ -48,6 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {**variant_values("official")["model"], "part_decoder_depth": 1, "patch_decoder_depth": 1},
         LOSSES,
     ),
+    "extended": ("5,3", variant_values("extended")["model"], LOSSES),
     "parts alone are hidden": ("4,4", {"masked_patches": "zero", "masked_patch_choice": "parts"}, LOSSES),
     **{f"{name} alone": ("5,3", {}, (name,)) for name in LOSSES},
 }

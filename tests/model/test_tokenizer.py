@@ -220,6 +220,7 @@ def test_every_caption_with_words_has_a_masked_one_and_an_empty_one_has_none(tra
     assert counts.tolist() == [[1, 1, 0]] * 50
     assert (labels[:, 1] != IGNORED_LABEL).view(50, 3).tolist() == [[True, True, False]] * 50
     assert torch.equal(masked[2::3], ids[2::3])
+    assert (masked[labels != IGNORED_LABEL] == trained.mask_id).all()
 
 
 def test_the_same_generator_masks_the_same_words_in_rows_and_in_batches(trained: CaptionTokenizer) -> None:
