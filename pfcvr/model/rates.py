@@ -38,8 +38,8 @@ def _new_module_rates(model: PfcvrModel, config: OptimizerConfig) -> Rates:
 
 
 def _official_rates(model: PfcvrModel, config: OptimizerConfig) -> Rates:
-    """Classifier and vocabulary head: the larger rate. Weights of the word decoder's cross-attention and blocks: too. Any
-    other bias: twice the rate. All the rest, part decoder and patch decoder among it: the towers' rate."""
+    """Classifier and vocabulary head: the larger rate, as have the weights of the word decoder's attention and blocks.
+    Any other bias: twice the rate. All the rest, part decoder and patch decoder among it: the towers' rate."""
     word_decoder = model.heads.word_decoder
     layers = [word_decoder.cross_attention, word_decoder.blocks] if word_decoder else []
     outputs = [model.heads.classifier, word_decoder.head if word_decoder else None]
