@@ -7,11 +7,12 @@ source or from the command line is escaped.
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pfcvr.pipeline.croissant import split_of
-from pfcvr.pipeline.exporters.card import HUB_LICENCES, taken_from
+from pfcvr.pipeline.exporters.card import HUB_LICENCES, content_mark, taken_from, terms_of
 from pfcvr.pipeline.publication_facts import Named, PublicationFacts
 from pfcvr.records import PARTS, Source
 
@@ -42,12 +43,15 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class CardFrame:
-    """What the card says that is not measured: the repository, the right to publish pixels, and the files by split."""
+    """What the card says that is not measured: the repository, the right to publish pixels, and the data files.
+
+    ``files`` are their SHA-256 by name, one split after the other.
+    """
 
     name: str
     right: str | None
     with_images: bool
-    files: tuple[str, ...]
+    files: Mapping[str, str]
 
 
 def card(facts: PublicationFacts, frame: CardFrame) -> str:
@@ -119,6 +123,7 @@ def _metadata(facts: PublicationFacts, frame: CardFrame) -> str:
         "configs": [
             {
                 "config_name": "default",
+                "description": content_mark(frame.files),
                 "data_files": [{"split": split, "path": paths} for split, paths in by_split.items()],
             }
         ],
@@ -218,11 +223,10 @@ def _weaknesses(facts: PublicationFacts) -> str:
 def _terms(facts: PublicationFacts, frame: CardFrame) -> str:
     lines = ["## Sources and terms", ""]
     for source in facts.sources:
-        pixels = "They allow" if source.redistribute_images else "They are not known to allow"
         lines += [
             f"- **{_plain(source.name)}** (layout {_plain(source.format)}), licence: "
             f"{_plain(source.licence or 'not stated')}.",
-            f"  {_plain(source.terms) or 'No terms were recorded.'} {pixels} handing on its images.",
+            f"  {_plain(terms_of(source))}",
             *(f"  {_plain(taken_from(origin))}" for origin in source.taken_from),
         ]
     if frame.with_images and frame.right is not None:

@@ -26,7 +26,7 @@ from pfcvr.records import SPLITS
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
 
-PUBLICATION_VERSION = 1
+PUBLICATION_VERSION = 2
 CARD_NAME = "README.md"
 OF_ITS_OWN = ("kind", "fingerprint", "sizes", "files")  # what a manifest says of its own folder
 
@@ -126,9 +126,9 @@ def _fill(
     names = [name for name in manifest["files"] if name != CARD_NAME]
     for name in names:
         _link(exported / name, place / name)
-    shards = tuple(name for split in SPLITS for name in names if name.endswith(".parquet") and split_of(name) == split)
+    shards = [name for split in SPLITS for name in names if name.endswith(".parquet") and split_of(name) == split]
     facts = measure(workspace, manifest, [exported / name for name in shards], report)
-    frame = CardFrame(config.repository, config.right, pixels, shards)
+    frame = CardFrame(config.repository, config.right, pixels, {name: manifest["files"][name] for name in shards})
     (place / CARD_NAME).write_text(card(facts, frame), encoding="utf-8")
     (place / LICENCE_NAME).write_text(licence_text(facts, frame), encoding="utf-8")
     (place / CROISSANT_NAME).write_text(_croissant(facts, frame, manifest), encoding="utf-8")
@@ -150,7 +150,7 @@ def _croissant(facts: PublicationFacts, frame: CardFrame, manifest: dict[str, An
             cite_as=cite_as(facts, frame),
             version=f"{manifest['dataset_version']}.0.0",
             url=url,
-            files={name: manifest["files"][name] for name in frame.files},
+            files=dict(frame.files),
             columns=facts.columns,
         )
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 import yaml
+from datasets import load_dataset
 from hub.conftest import Program, data
 from hub.loopback_hub import LoopbackHub
 from huggingface_hub import DatasetCard
@@ -60,9 +61,28 @@ def test_terms_are_quoted_and_inert(dry: Path) -> None:
 
 def test_an_open_licence_is_named_as_the_hub_names_it(program: Program, open_set: Path) -> None:
     folder = Path(program("pfcvr-data", "push", "-w", open_set, "lab/open", "--dry-run").result["folder"])
-    front = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    text = (folder / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
     assert front["license"] == "cc0-1.0"
     assert "license_link" not in front
+    assert ". The source allows publishing its images." in text
+
+
+def test_a_copy_of_a_corrected_publication_is_not_taken_for_the_one_before(
+    program: Program, closed_set: Path, tmp_path: Path
+) -> None:
+    def published() -> set[str]:
+        folder = program("pfcvr-data", "push", "-w", closed_set, "lab/closed", "--dry-run").result["folder"]
+        loaded = load_dataset(folder, cache_dir=str(tmp_path / "cache"))
+        return {text for rows in loaded.values() for texts in rows["captions"] for text in texts}
+
+    before = published()
+    image_id = json.loads(next(closed_set.glob("caption/part-*")).read_text().splitlines()[0])["image_id"]
+    corrected = closed_set / "corrected.jsonl"
+    corrected.write_text(json.dumps({"image_id": image_id, "caption": "A corrected car, as nobody else says."}) + "\n")
+    data("merge", corrected, "-w", closed_set)
+    data("split", "-w", closed_set, "--val", 0.2, "--overwrite")
+    assert published() - before == {"A corrected car, as nobody else says."}
 
 
 def test_people_who_corrected_captions_are_counted(program: Program, closed_set: Path) -> None:

@@ -1,11 +1,12 @@
 """README.md of an exported data set: which files hold which split, and the facts a reader needs before using it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
+from pfcvr.files import sha256_json
 from pfcvr.pipeline.exporters import ExportFacts
-from pfcvr.records import PARTS, HubOrigin, Split
+from pfcvr.records import PARTS, HubOrigin, Source, Split
 
 HUB_LICENCES = {"cc0-1.0": "cc0-1.0", "cc-by-4.0": "cc-by-4.0", "cc by 4.0": "cc-by-4.0", "apache-2.0": "apache-2.0"}
 REBUILD = """The images are not in it. Whoever has a copy of them joins the two:
@@ -30,20 +31,34 @@ COLUMNS = (
 )
 
 
-def dataset_card(facts: ExportFacts, counts: dict[Split, dict[str, int]], with_images: bool = True) -> str:
-    """The card: YAML for ``load_dataset`` and the Hub, then what people read. Texts of a source are inert in it."""
+def dataset_card(
+    facts: ExportFacts, counts: dict[Split, dict[str, int]], hashes: Mapping[str, str], with_images: bool = True
+) -> str:
+    """The card: YAML for ``load_dataset`` and the Hub, then what people read. Texts of a source are inert in it.
+
+    ``hashes`` are the SHA-256 of the data files by their names.
+    """
     columns = (*PICTURE, *COLUMNS) if with_images else (*COLUMNS, *FOUND_BY)
-    sections = [_front_matter(facts, counts), _counts(counts), _columns(columns), _grid(facts), _sources(facts)]
+    sections = [_front_matter(facts, counts, hashes), _counts(counts), _columns(columns), _grid(facts), _sources(facts)]
     if not with_images:
         sections.insert(1, REBUILD)
     return "\n".join(sections)
 
 
-def _front_matter(facts: ExportFacts, counts: dict[Split, dict[str, int]]) -> str:
+def content_mark(hashes: Mapping[str, str]) -> str:
+    """What tells the data files of these SHA-256, by name, from all others; the ``description`` of a card's config.
+
+    ``datasets`` names what it caches of a folder by the folder's last step and its card's config, not by its files:
+    with equal configs, the rows of another data set would come back.
+    """
+    return f"content {sha256_json(dict(hashes))}"
+
+
+def _front_matter(facts: ExportFacts, counts: dict[Split, dict[str, int]], hashes: Mapping[str, str]) -> str:
     licences = {(source.licence or "unknown").strip().lower() for source in facts.sources}
     licence = HUB_LICENCES.get(licences.pop(), "other") if len(licences) == 1 else "other"
     lines = ["---", "pretty_name: Text-to-image vehicle retrieval", "language:", "- en", f"license: {licence}"]
-    lines += ["configs:", "- config_name: default", "  data_files:"]
+    lines += ["configs:", "- config_name: default", f"  description: {content_mark(hashes)}", "  data_files:"]
     for split in counts:
         lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
     return "\n".join([*lines, "---", "", "# Text-to-image vehicle retrieval", ""])
@@ -78,14 +93,20 @@ def _sources(facts: ExportFacts) -> str:
     lines = ["## Sources and terms", ""]
     for source in facts.sources:
         name = _inert(json.dumps(source.name, ensure_ascii=False))
-        pixels = "They allow" if source.redistribute_images else "No terms are known that allow"
         lines += [
             f"- {name} ({source.format}), licence: {_inert(source.licence or 'not stated')}.",
-            f"  {_inert(source.terms) or 'No terms were recorded.'}",
-            f"  {pixels} publishing its images with this data set.",
+            f"  {_inert(terms_of(source))}",
             *(f"  {_inert(taken_from(origin))}" for origin in source.taken_from),
         ]
     return "\n".join([*lines, ""])
+
+
+def terms_of(source: Source) -> str:
+    """The terms as sentences, and whether they let the images of ``source`` be published."""
+    terms = " ".join(source.terms.split()) or "No terms were recorded."
+    stop = "" if terms.endswith((".", "!", "?")) else "."
+    pixels = "allows" if source.redistribute_images else "is not known to allow"
+    return f"{terms}{stop} The source {pixels} publishing its images."
 
 
 def taken_from(origin: HubOrigin) -> str:
@@ -96,4 +117,5 @@ def taken_from(origin: HubOrigin) -> str:
 
 def _inert(text: str) -> str:
     """``text`` on one line, without anything that HTML or Markdown would act on."""
-    return "".join(f"\\{letter}" if letter in "`*_[]!|#" else letter for letter in escape(" ".join(text.split())))
+    escaped = escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "`*_[]!|#" else letter for letter in escaped)

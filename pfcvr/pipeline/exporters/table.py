@@ -26,6 +26,7 @@ def write_table(
         for split, row, size in rows:
             splits.add(split, row, size)
     counts, files = splits.counts.as_dict(), splits.verified()
-    (folder / CARD).write_text(dataset_card(facts, counts, with_images="image" in features), encoding="utf-8")
-    files[CARD] = folder / CARD
-    return {"splits": counts, "files": {name: sha256_file(path) for name, path in files.items()}}
+    hashes = {name: sha256_file(path) for name, path in files.items()}
+    card = dataset_card(facts, counts, hashes, with_images="image" in features)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return {"splits": counts, "files": {**hashes, CARD: sha256_file(folder / CARD)}}

@@ -99,7 +99,8 @@ def test_readme_says_whether_images_may_be_published(whole, tmp_path) -> None:
     whole.export(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "licence: CC0-1.0" in card
-    assert "They allow publishing its images" in card
+    assert "made for tests. The source allows publishing its images." in card
+    assert '- "small" (veri-wild)' in card
     assert card.startswith("---\n")
     assert "license: cc0-1.0" in card
 
