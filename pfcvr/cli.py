@@ -21,7 +21,7 @@ from pfcvr.cli_output import json_text, printable
 from pfcvr.cli_push import data_app as data_push_app
 from pfcvr.cli_push import model_app as model_push_app
 from pfcvr.cli_study import app as study_app
-from pfcvr.errors import PfcvrError
+from pfcvr.errors import PfcvrError, first_line
 from pfcvr.files import DISK_FULL
 
 INTERRUPTED = 130
@@ -64,23 +64,35 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
         return 1
     except OSError as error:
         if error.filename is None and error.errno not in DISK_FULL:
-            raise
+            return _own_fault(error, program, as_json, debug)
         if debug:
             print(printable(traceback.format_exc()), end="", file=sys.stderr)
         return _report(_system_refusal(error), "SystemRefusal", 1, as_json)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-            raise
+            return _own_fault(error, program, as_json, debug)
         return _report(TEMPORARY_FULL, "StageStopped", 1, as_json)
     except Exception as error:
         # Typer carries its own copy of click and exports no base class of its usage errors: they are known by shape.
         if not hasattr(error, "format_message"):
-            raise
+            return _own_fault(error, program, as_json, debug)
         sentence = f"{error.format_message()} See: {program} --help"
         return _report(sentence, "UsageError", int(getattr(error, "exit_code", 2)), as_json)
     if result == INTERRUPTED:  # which Typer also returns when Ctrl-C reached it first
         return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _own_fault(error: Exception, program: str, as_json: bool, debug: bool) -> int:
+    """Tell of an exception that nobody foresaw; its trace is for those who ask for it."""
+    if debug:
+        print(printable(traceback.format_exc()), end="", file=sys.stderr)
+    hint = "the trace is above" if debug else "--debug shows the trace"
+    sentence = (
+        f"{type(error).__name__}: {' '.join(first_line(error).split())}; this is a defect of {program} and not of your "
+        f"command, please report it: {hint}"
+    )
+    return _report(sentence, "InternalError", 1, as_json)
 
 
 def _system_refusal(error: OSError) -> str:

@@ -161,6 +161,28 @@ def test_a_disk_that_fills_up_while_a_data_set_is_unpacked_is_named(
     assert run_cli(*command) == (1, "", f"error: {sentence}\n")
 
 
+def test_an_error_of_the_program_itself_is_one_sentence_too_and_its_trace_is_for_debug_alone(
+    run_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "1.png")
+
+    def read(*_: object) -> None:
+        raise ZeroDivisionError("nobody\nforesaw this")
+
+    monkeypatch.setattr(Folder, "read", read)
+    command = ("pfcvr-data", "import", str(tmp_path), "-w", str(tmp_path / "ws"), "--format", "folder")
+    what = "ZeroDivisionError: nobody; this is a defect of pfcvr-data and not of your command, please report it: "
+    assert run_cli(*command) == (1, "", f"error: {what}--debug shows the trace\n")
+    code, out, err = run_cli(*command, "--json")
+    message = f"{what}--debug shows the trace"
+    assert (code, err) == (1, "")
+    assert json.loads(out) == {"error": {"kind": "InternalError", "message": message, "exit_code": 1}}
+    code, out, err = run_cli(*command, "--json", "--debug")
+    assert (code, json.loads(out)["error"]["message"]) == (1, f"{what}the trace is above")
+    assert err.startswith("Traceback")
+    assert "foresaw this" in err
+
+
 def test_debug_shows_the_trace(run_cli, tmp_path: Path) -> None:
     _, _, err = run_cli("pfcvr-data", "status", "-w", str(tmp_path / "none"), "--debug")
     assert "Traceback" in err

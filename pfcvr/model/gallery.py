@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pfcvr.config import IndexConfig
 from pfcvr.errors import CheckpointError, SealedError
@@ -24,6 +24,7 @@ from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import Scores, unit_features
 from pfcvr.model.retrievers import load_retriever
 from pfcvr.model.run_folder import RunFolder
+from pfcvr.model.tensors import save_tensors
 
 GALLERY_VERSION = 1
 MANIFEST, FEATURES, IMAGES = "gallery.json", "features.safetensors", "images.jsonl"
@@ -162,7 +163,7 @@ def _write(out: Path, features: Scores, rows: Rows, facts: dict[str, Any]) -> No
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file({"features": torch.from_numpy(features)}, beside / FEATURES)
+    save_tensors({"features": torch.from_numpy(features)}, beside / FEATURES)
     lines = [canonical_json(asdict(image)) + "\n" for image in gallery_images(rows)]
     (beside / IMAGES).write_text("".join(lines), encoding="utf-8")
     write_json(beside / MANIFEST, facts)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pfcvr.config import ModelConfig, parse
@@ -17,6 +17,7 @@ from pfcvr.errors import CheckpointError, HubError, UsageError, first_line
 from pfcvr.hub import HUB_NAME, MANIFEST_NAME, HubRepository, Publication, check_token, publish
 from pfcvr.model.clip import IMAGE_MEAN, IMAGE_STD
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle
+from pfcvr.model.tensors import save_tensors
 from pfcvr.model.tokenizer import CaptionTokenizer
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
@@ -45,7 +46,7 @@ class PretrainedModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {key: value.contiguous() for key, value in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_tensors(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
         description = {
             "model_type": "pfcvr",
             "format_version": FORMAT_VERSION,
@@ -172,6 +173,9 @@ captions up to {config.text_length} tokens.
 from pfcvr.model.pfcvr import PfcvrModel
 
 model = PfcvrModel.from_pretrained("OWNER/NAME")
+images = model.embed_images(["car.jpg"])  # paths or PIL images
+(text,) = model.embed_texts(["a white SUV with roof rails"])
+scores = images @ text  # a cosine for each image
 ```
 
 Weights are safetensors; `config.json` holds the settings, the other files the tokenizer and the preprocessing.

@@ -1,5 +1,6 @@
 """A model folder serves the Hub: found there by name and revision, with a card, and refusals say what to do."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("pfcvr.hub.refusals.time.sleep", lambda seconds: None)
     return cache
+
+
+def test_saved_weights_may_be_read_by_whom_the_umask_lets_read(tiny_model: MakeModel, tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o644), (0o027, 0o640), (0o077, 0o600)):
+        before = os.umask(umask)
+        try:
+            tiny_model().save_pretrained(tmp_path / f"{mode:o}")
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / f"{mode:o}").iterdir()}
+        assert modes == dict.fromkeys(modes, mode)
 
 
 def test_a_model_downloaded_before_is_found_by_its_name_and_revision(

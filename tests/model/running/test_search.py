@@ -70,6 +70,11 @@ def test_a_gallery_holds_unit_features_of_every_image_and_is_built_once(
     assert "60 images" in again.text()
 
 
+def test_every_file_of_a_gallery_has_the_mode_of_a_new_file(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in gallery.iterdir()} == {(tmp_path / "new").stat().st_mode}
+
+
 def test_more_answers_than_images_are_all_images(gallery: Path) -> None:
     assert len(search(config_for(gallery, k=1000), quiet=True).hits) == 60
 
