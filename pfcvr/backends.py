@@ -42,5 +42,5 @@ def _extra_named(kind: str, table: BackendTable, name: str) -> Iterator[None]:
         if extra is None or package.startswith("pfcvr") or not isinstance(error, ModuleNotFoundError):
             raise
         raise BackendError(
-            f"{kind} '{name}' needs the package '{package}'; run: pip install 'pfcvr[{extra}]'"
+            f"{kind} '{name}' needs the package '{package}'; in the clone run: pip install -e '.[{extra}]'"
         ) from None

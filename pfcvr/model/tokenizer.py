@@ -172,7 +172,7 @@ def clip_tokenizer(length: int = 77) -> CaptionTokenizer:
     tokenizer = clip_bpe()
     if tokenizer is None:
         raise BackendError(
-            "CLIP's vocabulary comes with the package 'open_clip_torch'; run: pip install 'pfcvr[model]'"
+            "CLIP's vocabulary comes with the package 'open_clip_torch'; in the clone run: pip install -e '.[model]'"
         )
     description = json.loads(tokenizer.to_str())
     return CaptionTokenizer(_with_mask_token(description, Path("CLIP's vocabulary")), length)

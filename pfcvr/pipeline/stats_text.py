@@ -48,7 +48,7 @@ def caption_sentences(statistics: "Statistics") -> list[str]:
     if vocabulary is not None:
         sentences.append(f"{vocabulary['words']:,} different words, {vocabulary['used_once']:,} of them used once")
     if tokens is None:
-        sentences.append("tokens were not counted; for CLIP's vocabulary run: pip install 'pfcvr[model]'")
+        sentences.append("tokens were not counted; for CLIP's vocabulary, in the clone run: pip install -e '.[model]'")
     else:
         sentences.append(
             f"{tokens['mean']:,} CLIP tokens a caption, at most {tokens['most']:,}; {tokens['truncated']:,} captions "

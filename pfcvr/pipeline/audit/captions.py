@@ -76,7 +76,8 @@ class CaptionAudit:
             "statements on color or type contradict the vehicle's other captions or the source; look at the images",
         )
         if self._bpe is None:
-            sentence = "captions were not counted in tokens; for CLIP's vocabulary run: pip install 'pfcvr[model]'"
+            sentence = "captions were not counted in tokens; for CLIP's vocabulary, in the clone run: "
+            sentence += "pip install -e '.[model]'"
             yield Finding("tokens_not_counted", "note", self._captions, sentence)
         yield from self._truncated.finding(
             "truncated_captions", "warning", f"captions exceed CLIP's {CLIP_LENGTH} tokens and will be cut"

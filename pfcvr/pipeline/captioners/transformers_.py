@@ -39,7 +39,8 @@ class TransformersCaptioner(ChatCaptioner):
         missing = [package for package in PACKAGES if find_spec(package) is None]
         if missing:
             raise BackendError(
-                f"captioner 'transformers' needs the package '{missing[0]}'; run: pip install 'pfcvr[captions]'"
+                f"captioner 'transformers' needs the package '{missing[0]}'; in the clone run: "
+                "pip install -e '.[captions]'"
             )
         folder = find_weights(config.model)
         source = _Weights(folder, weights_sha256(folder), Inference(config))

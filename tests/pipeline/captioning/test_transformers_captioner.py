@@ -271,7 +271,9 @@ def test_a_package_that_is_not_installed_is_named_with_the_line_to_type(
 ) -> None:
     small.add_images({"00001": 1})
     monkeypatch.setattr("pfcvr.pipeline.captioners.transformers_.PACKAGES", ("torch", "torch_that_nobody_has"))
-    with pytest.raises(BackendError, match=r"'torch_that_nobody_has'; run: pip install 'pfcvr\[captions\]'"):
+    with pytest.raises(
+        BackendError, match=r"'torch_that_nobody_has'; in the clone run: pip install -e '\.\[captions\]'"
+    ):
         caption.run(small.workspace, config(weights, prompt_file), QUIET)
 
 

@@ -107,4 +107,4 @@ def test_without_the_vocabulary_the_report_says_that_tokens_were_not_counted(who
     report = audit(whole)
     assert finding(report, "tokens_not_counted").severity == "note"
     assert audit(whole, strict=True).findings
-    assert "pip install 'pfcvr[model]'" in report.text()
+    assert "pip install -e '.[model]'" in report.text()

@@ -145,7 +145,8 @@ def test_a_package_that_is_not_installed_is_named_with_the_pip_line(
     monkeypatch.setitem(sys.modules, package, None)
     backend = "segmenter" if segmenter != "none" else "detector"
     with pytest.raises(
-        BackendError, match=rf"{backend} '.*' needs the package '{package}'; run: pip install 'pfcvr\[{extra}\]'"
+        BackendError,
+        match=rf"{backend} '.*' needs the package '{package}'; in the clone run: pip install -e '\.\[{extra}\]'",
     ):
         finder(config(detector, segmenter))
 
