@@ -1,18 +1,14 @@
 """Features of a split: every image once, every caption a query."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from pfcvr.model.data import Rows
-from pfcvr.model.device import is_out_of_memory, no_room
-from pfcvr.model.loading import ENCODE_BATCH, full_memory_stops, image_loader
+from pfcvr.model.embedding import blocks_of, features_of, joined
+from pfcvr.model.loading import full_memory_stops, image_loader
 from pfcvr.model.metrics import Labels, QueryMetrics, RetrievalMetrics, Scores, feature_metrics, label_numbers
 from pfcvr.model.retrievers import Retriever
 from pfcvr.progress import Progress
@@ -60,33 +56,12 @@ def encode_images(retriever: Retriever, rows: Rows, workers: int, quiet: bool = 
         closing(image_loader(rows, retriever.image_size, workers)) as batches,
     ):
         for images in batches:
-            blocks += _features(retriever.encode_images, images)
+            blocks += blocks_of(retriever.encode_images, images)
             for _ in range(len(images)):
                 progress.advance()
-    return _joined(blocks)
+    return joined(blocks)
 
 
 def encode_texts(retriever: Retriever, texts: Sequence[str]) -> Scores:
     """Features [Q, D] of ``texts``, in order."""
-    starts = range(0, len(texts), ENCODE_BATCH)
-    batches = (texts[start : start + ENCODE_BATCH] for start in starts)
-    return _joined([block for batch in batches for block in _features(retriever.encode_texts, batch)])
-
-
-def _features(encode: Callable[[Any], Tensor], batch: Sequence[str] | Tensor) -> list[NDArray[np.float32]]:
-    """What ``encode`` makes of ``batch``, in order; of its halves where the GPU has no room for all of it at once."""
-    try:
-        return [encode(batch).numpy()]
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise no_room("the features of a single image or sentence") from None
-    # Only here, where the error no longer holds what was computed so far.
-    torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    return _features(encode, batch[:middle]) + _features(encode, batch[middle:])
-
-
-def _joined(blocks: Sequence[NDArray[np.float32]]) -> Scores:
-    return np.concatenate(blocks).astype(np.float32, copy=False)
+    return features_of(retriever.encode_texts, texts)

@@ -39,6 +39,7 @@ from pfcvr.model.augment import (
 )
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, identity_labels
+from pfcvr.model.embedding import ENCODE_BATCH, decoded
 from pfcvr.model.part_masks import NO_PARTS, PartLayers, grids_of_shares, part_shares
 from pfcvr.model.parts import part_prompts
 from pfcvr.model.tokenizer import CaptionTokenizer
@@ -48,7 +49,6 @@ ItemKey = tuple[int, int]
 """(epoch, item)."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ITEM_STREAM, ORDER_STREAM = 0, 1  # keep the draws of an item apart from the order of an epoch
-ENCODE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -253,16 +253,10 @@ def encode_part_phrases(
 
 def decode(rows: Rows, row: int) -> np.ndarray:
     """RGB pixels [h, w, 3] of ``row``, turned as EXIF says; raises DataError when the file is not a readable image."""
-    encoded = np.frombuffer(rows.image_bytes(row), dtype=np.uint8)
-    try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:  # more pixels than OpenCV takes for an image, or than there is memory for
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from None
-        image = None
+    image = decoded(rows.image_bytes(row))
     if image is None:
         raise DataError(f"{rows.where}: image '{rows.image_ids[row]}' cannot be decoded; export the data set again")
-    return np.asarray(image)
+    return image
 
 
 def train_loader(pairs: TrainPairs, batches: EpochBatches, workers: int) -> Generator[Batch, None, None]:

@@ -3,19 +3,23 @@
 ``build_pfcvr`` turns settings into parts; ``PfcvrModel`` takes built parts and says how they work together.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pfcvr.config import LossWeights, ModelConfig
-from pfcvr.errors import CheckpointError
+from pfcvr.errors import CheckpointError, UsageError
 from pfcvr.model import losses as objective
 from pfcvr.model.batch import IGNORED_LABEL, Batch
 from pfcvr.model.clip import ClipTowers, Pixels, normalised, pretrained_towers, random_towers
+from pfcvr.model.embedding import Picture, features_of, picture_pixels
 from pfcvr.model.gather import all_pairs, weighted_by_share
 from pfcvr.model.heads import TrainingHeads
+from pfcvr.model.metrics import unit_features
 from pfcvr.model.part_decoder import DetrPartDecoder
 from pfcvr.model.parts import PartQueries, masked_part_names, part_prompts, pool_parts
 from pfcvr.model.pretrained import PretrainedModel
@@ -108,6 +112,43 @@ class PfcvrModel(PretrainedModel):
         """The objective of equation 5: losses times their weights, by default the settings' own, summed."""
         weights = weights or self.config.losses
         return torch.stack([getattr(weights, name) * loss.float() for name, loss in losses.items()]).sum()
+
+    def embed_images(self, pictures: Sequence[Picture]) -> Float[Tensor, "N D"]:
+        """Unit features, on the CPU, of pictures: paths, contents of image files, or PIL images, of any size.
+
+        Of files they are, to the bit, what ``pfcvr index`` stores of the same images in the same order. Their products
+        with ``embed_texts`` are the scores of ``pfcvr search``. For a model in evaluation mode.
+
+        Raises:
+            DataError: a picture cannot be read, or the weights give features that are no finite numbers.
+        """
+
+        @torch.inference_mode()
+        def encode(some: Sequence[Picture]) -> Tensor:
+            pixels = [torch.from_numpy(picture_pixels(picture, self.config.image_size)) for picture in some]
+            images = torch.stack(pixels).permute(0, 3, 1, 2)
+            return self.encode_images(images.to(self.prompt_ids.device)).float().cpu()
+
+        return self._embedded(encode, pictures)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Unit features, on the CPU, of sentences, as ``pfcvr search`` and ``eval`` have them; see ``embed_images``.
+
+        A sentence of more than ``config.text_length`` tokens is cut.
+        """
+
+        @torch.inference_mode()
+        def encode(some: Sequence[str]) -> Tensor:
+            return self.encode_texts(self.tokenizer.encode(some).ids.to(self.prompt_ids.device)).float().cpu()
+
+        return self._embedded(encode, texts)
+
+    def _embedded(self, encode: Callable[[Any], Tensor], items: Sequence[Any]) -> Tensor:
+        if isinstance(items, str | bytes):  # a sequence, too: of letters
+            raise UsageError("a single text or file was given to embed, expected a list; put it into brackets")
+        if not items:
+            return torch.zeros(0, self.config.towers.embedding_dim)
+        return torch.from_numpy(unit_features(features_of(encode, items)))
 
     def encode_images(self, images: Pixels) -> Float[Tensor, "B D"]:
         """Global image features (CLS), not normalised."""

@@ -98,7 +98,7 @@ def test_an_error_that_is_kept_keeps_no_process(
     def no_room(encode: object, batch: object) -> object:
         raise StageStopped("no room")
 
-    monkeypatch.setattr("pfcvr.model.encode._features", no_room)
+    monkeypatch.setattr("pfcvr.model.encode.blocks_of", no_room)
     gallery = IndexConfig(run=finished_run, data=str(painted), split="all", out=tmp_path / "gallery", workers=2)
     with pytest.raises(StageStopped) as stopped:
         index(gallery, quiet=True)
