@@ -9,22 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
+from pfcvr.colours import PART_COLOURS
 from pfcvr.pipeline.synth import VehicleAttributes, render
 from pfcvr.pipeline.synth.attributes import Body, family, stream
 from pfcvr.pipeline.synth.stations import STATIONS, draw_view
 
 TILE = 112
 ROWS = (0, 5, 3, 6, 2)  # stations; the last row shows masks
-PART_RGB = {
-    "windows": (65, 105, 225),
-    "wheels": (50, 205, 50),
-    "doors": (170, 120, 240),
-    "mirrors": (0, 206, 209),
-    "lights": (255, 170, 0),
-    "roof": (240, 60, 60),
-}
 
 
 def vehicles(body: str) -> list[VehicleAttributes]:
@@ -43,7 +36,7 @@ def tile(vehicle: VehicleAttributes, row: int, column: int) -> Image.Image:
         return Image.fromarray(rendered.image)
     pixels = rendered.image.astype(float)
     for part, mask in rendered.masks.items():
-        pixels[mask] = 0.4 * pixels[mask] + 0.6 * np.array(PART_RGB[part])
+        pixels[mask] = 0.4 * pixels[mask] + 0.6 * np.array(ImageColor.getrgb(PART_COLOURS[part]))
     return Image.fromarray(pixels.astype(np.uint8))
 
 

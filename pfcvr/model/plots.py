@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcvr.colours import PART_COLOURS
 from pfcvr.files import atomic_write
-from pfcvr.model.colours import COLOURS
 from pfcvr.records import PARTS
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Grid = NDArray[np.bool_]
-PART_COLOURS = dict(zip(PARTS, COLOURS, strict=False))
 HIDDEN_GREY = 0.5
 CAPTION_LETTERS = 150
 DPI = 110

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from pfcvr import geometry
+from pfcvr.colours import PART_COLOURS
 from pfcvr.config import ShowConfig
 from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import atomic_write
@@ -16,18 +17,10 @@ from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.pipeline.lettering import INK, PALE, PAPER, fitting, font, legible
 from pfcvr.pipeline.part_report import certainty
-from pfcvr.records import PARTS, Part, PartInstance
+from pfcvr.records import PARTS, PartInstance
 from pfcvr.store import Workspace
 
-# Okabe and Ito's palette, which also the colour-blind can tell apart.
-COLOURS: dict[Part, tuple[int, int, int]] = {
-    "windows": (0, 114, 178),
-    "wheels": (0, 158, 115),
-    "doors": (204, 121, 167),
-    "mirrors": (240, 228, 66),
-    "lights": (230, 159, 0),
-    "roof": (213, 94, 0),
-}
+COLOURS = {part: ImageColor.getrgb(colour) for part, colour in PART_COLOURS.items()}
 TILE_WIDTH, PICTURE_HEIGHT, MARGIN = 300, 260, 12
 LINE_HEIGHT, CAPTION_LINES = 17, 6
 LEGEND_HEIGHT = 34
