@@ -128,7 +128,8 @@ def test_a_command_that_is_stopped_while_it_loads_ends_at_once_with_all_its_proc
     environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from pfcvr.cli import model_main as m; m()", "train", "--data", str(painted)]
     command += ["--out", str(tmp_path / "run"), "--workers", "2"]
-    command += [word for override in (*small_model, "schedule.length=100000") for word in ("--set", override)]
+    lengths = ("schedule.length=100000", "checkpoint_every=1")
+    command += [word for override in (*small_model, *lengths) for word in ("--set", override)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=environment, start_new_session=True, text=True, **pipes) as child:
         losses = tmp_path / "run" / "metrics.jsonl"
