@@ -21,6 +21,7 @@ from pfcvr.cli_output import (
 )
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 app = new_app("Turn a vehicle image collection into a captioned, part-annotated, audited data set.")
 
@@ -46,7 +47,8 @@ def synth(
     config = settings.parse(settings.SynthConfig, values, "pfcvr-data synth")
     with Progress("synth", identities * images_per_identity) as progress:
         summary = generate(out, config, progress=progress.advance)
-    text = f"{summary.path}: {summary.images:,} images of {summary.vehicles:,} vehicles from {summary.cameras} cameras"
+    seen = f"{amount(summary.images, 'image')} of {amount(summary.vehicles, 'vehicle')}"
+    text = f"{summary.path}: {seen} from {amount(summary.cameras, 'camera')}"
     emit(asdict(summary), text, as_json)
 
 
@@ -246,7 +248,9 @@ def split(
     """
     values = {"ratio": ratio, "val": val, "seed": seed, "from_source": from_source}
     config = settings.parse(settings.SplitConfig, values, "pfcvr-data split")
-    run_and_print("split", Workspace(workspace), config, RunOptions(overwrite), as_json)
+    from pfcvr.pipeline.split import report
+
+    run_and_print("split", Workspace(workspace), config, RunOptions(overwrite), as_json, report)
 
 
 def run_and_print(

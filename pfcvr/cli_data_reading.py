@@ -19,6 +19,7 @@ from pfcvr.cli_output import (
 )
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 app = new_app("")
 
@@ -51,10 +52,10 @@ def check(
     report = stage.run(opened, config)
     text = [report.text()]
     if report_file is not None:
-        text.append(f"{report_file}: {report.write_cases(report_file):,} cases")
+        text.append(f"{report_file}: {amount(report.write_cases(report_file), 'case')}")
     if pairs is not None:
         drawn = draw_pairs(opened, report.near_duplicates(), pairs)
-        text.append(f"{pairs}: {drawn:,} pairs" if drawn else "no near-duplicates to draw")
+        text.append(f"{pairs}: {amount(drawn, 'pair')}" if drawn else "no near-duplicates to draw")
     emit(report.as_dict(), "\n".join(text), as_json)
     if not report.passed:
         raise typer.Exit(1)

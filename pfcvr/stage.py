@@ -141,11 +141,15 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     for group, shown in (("settings", None), ("inputs", DIGEST_SHOWN)):
         old, new = found.get(group, {}), wanted[group]
         names += [
-            f"{name} ({str(old.get(name))[:shown]} before, {str(new.get(name))[:shown]} now)"
+            f"{name} ({_told(old.get(name))[:shown]} before, {_told(new.get(name))[:shown]} now)"
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]
     return "other inputs: " + ", ".join(names)
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _reopen(folder: Path, manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.config import BuildConfig, MergeConfig, Settings, parse, read_toml
-from pfcvr.pipeline import check, export, import_, merge, select, show
+from pfcvr.pipeline import check, export, import_, merge, select, show, split
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Workspace
 
@@ -20,7 +20,7 @@ STAGE_MODULES = {
     "merge": "merge",
     "split": "split",
 }
-REPORTS = {"import_": import_.report, "select": select.report}
+REPORTS = {"import_": import_.report, "select": select.report, "split": split.report}
 PATHS = {"workspace", "source", "list", "captions", "annotations", "phrases", "file", "out"}
 NAMES_OR_PATHS = {"model", "prompt", "detector_model", "segmenter_model", "text_encoder", "python", "recipe", "data"}
 Tell = Callable[[str], None]

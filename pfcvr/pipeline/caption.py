@@ -16,6 +16,7 @@ from pfcvr.pipeline.captioners import CAPTIONERS, Captioner, CaptionerFactory
 from pfcvr.records import Caption, ImageRecord, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace, left_join
+from pfcvr.wording import amount
 
 REVIEW = "review.jsonl"
 
@@ -94,4 +95,4 @@ def list_doubts(workspace: Workspace) -> dict[str, Any]:
 def review_line(summary: StageSummary) -> str:
     """Where to look at images in doubt, or nothing when there are none."""
     images = summary.notes.get("to_review", 0)
-    return f"{images:,} images to look at: their captions contradict others, see caption/{REVIEW}" if images else ""
+    return f"{amount(images, 'image')} to look at: captions contradict others, see caption/{REVIEW}" if images else ""

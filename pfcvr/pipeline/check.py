@@ -27,6 +27,7 @@ from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, jo
 from pfcvr.progress import Progress
 from pfcvr.records import ImageRecord
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 READERS = 4
 READS_AHEAD = 32
@@ -63,8 +64,8 @@ class CheckReport:
         count = {name: sum(finding.severity == name for finding in self.findings) for name in ("failure", "warning")}
         verdict = "passed" if self.passed else "failed"
         strict = ", and warnings count (--strict)" if self.strict else ""
-        head = f"check: {verdict}, {self.images:,} images, {_some(count['failure'], 'failure')}, "
-        lines = [head + _some(count["warning"], "warning") + strict]
+        head = f"check: {verdict}, {amount(self.images, 'image')}, {amount(count['failure'], 'failure')}, "
+        lines = [head + amount(count["warning"], "warning") + strict]
         lines += [f"  {finding.text()}" for finding in self.findings]
         if any(finding.count > EXAMPLES_SHOWN for finding in self.findings):
             lines.append("  every case: --report FILE, or --json")
@@ -161,7 +162,3 @@ def _with_fingerprints(workspace: Workspace) -> Iterator[tuple[JoinedImage, Fing
                 yield oldest, result.result()
         for oldest, result in ahead:
             yield oldest, result.result()
-
-
-def _some(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

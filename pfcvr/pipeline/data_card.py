@@ -15,6 +15,7 @@ from pfcvr.pipeline.croissant import split_of
 from pfcvr.pipeline.exporters.card import HUB_LICENCES, content_mark, taken_from, terms_of
 from pfcvr.pipeline.publication_facts import Named, PublicationFacts
 from pfcvr.records import PARTS, Source
+from pfcvr.wording import amount
 
 LICENCE_NAME = "LICENSE.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -83,8 +84,8 @@ def about(facts: PublicationFacts, with_images: bool) -> str:
     captions = sum(split["captions"] for split in facts.splits.values())
     pixels = "with the images" if with_images else "without pixels"
     return (
-        f"{captions:,} captions and part annotations of {facts.images:,} images of {vehicles:,} vehicles, for finding "
-        f"a vehicle's images by a sentence; published {pixels}."
+        f"{amount(captions, 'caption')} and part annotations of {amount(facts.images, 'image')} of "
+        f"{amount(vehicles, 'vehicle')}, for finding a vehicle's images by a sentence; published {pixels}."
     )
 
 
@@ -171,7 +172,7 @@ def _counts(facts: PublicationFacts) -> str:
         lines += ["", f"{facts.words_per_caption:g} words a caption on average."]
     if facts.left_out:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(facts.left_out.items()))
-        lines += ["", f"{sum(facts.left_out.values()):,} images of the collection were left out ({reasons})."]
+        lines += ["", f"Left out: {amount(sum(facts.left_out.values()), 'image')} of the collection ({reasons})."]
     return "\n".join([*lines, ""])
 
 
@@ -208,7 +209,7 @@ def _how_made(facts: PublicationFacts) -> str:
 
 def _origins(origins: dict[Named, int]) -> list[str]:
     return [
-        f"- {count:,} images: " + ", ".join(f"{name} `{_code(value)}`" for name, value in origin)
+        f"- {amount(count, 'image')}: " + ", ".join(f"{name} `{_code(value)}`" for name, value in origin)
         for origin, count in origins.items()
     ]
 

@@ -32,6 +32,7 @@ from pfcvr.progress import Progress
 from pfcvr.records import SPLITS, PatchGrid, Rejected
 from pfcvr.stage import RunOptions
 from pfcvr.store import STAGES, Manifest, Workspace
+from pfcvr.wording import amount
 
 LEFT_OUT = "left_out.jsonl"
 OF_ONE_ROW = {"finish_reason", "prompt_tokens", "completion_tokens", "seed"}
@@ -57,11 +58,13 @@ class ExportSummary:
     def text(self) -> str:
         """One line for people."""
         counted = [(name, self.splits[name]) for name in SPLITS if name in self.splits]
-        splits = ", ".join(f"{name} {n['images']:,} images / {n['vehicles']:,} IDs" for name, n in counted)
+        splits = ", ".join(
+            f"{name} {amount(n['images'], 'image')} of {amount(n['vehicles'], 'vehicle')}" for name, n in counted
+        )
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(self.reasons.items()))
         left_out = f"; {self.rejected:,} left out ({reasons}), see {self.out / LEFT_OUT}" if self.rejected else ""
         done = " (already done)" if self.already_done else ""
-        return f"export: {self.kept:,} of {self.rows_in:,} images in {self.out}{done}: {splits}{left_out}"
+        return f"export: {self.kept:,} of {amount(self.rows_in, 'image')} in {self.out}{done}: {splits}{left_out}"
 
 
 def run(workspace: Workspace, config: ExportConfig, options: RunOptions, renew: bool = False) -> ExportSummary:

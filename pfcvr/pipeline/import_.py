@@ -24,6 +24,7 @@ from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.stage_files import read_draft
 from pfcvr.stage_plan import work_safely
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 MAX_WORKERS = 8
 EXAMPLES = 5
@@ -75,11 +76,13 @@ def report(summary: StageSummary) -> str:
     lines = [notes["recognised"], counts_text(notes.get("counts", []))]
     same = notes.get("same_bytes_under_two_vehicles", {})
     if same.get("count"):
-        lines.append(f"{same['count']:,} files occur under several vehicles, such as {', '.join(same['examples'][0])}")
+        lines.append(
+            f"{amount(same['count'], 'file')} under several vehicles, such as {', '.join(same['examples'][0])}"
+        )
     since = notes.get("since_last_import")
     if since:
         lines.append(
-            f"since the last import: {since['added']:,} images added, {since['changed']:,} changed, "
+            f"since the last import: {amount(since['added'], 'image')} added, {since['changed']:,} changed, "
             f"{since['vanished']:,} gone"
         )
     return "\n".join(filter(None, lines))
@@ -152,8 +155,8 @@ def _refuse_losses(workspace: Workspace, listing: SourceListing, facts: FileFact
     count, examples = facts.absent(row.image_id for row in found if os.path.exists(listing.root / row.path))
     if count:
         raise SealedError(
-            f"{listing.root}: {count:,} images of the last import are gone, such as {', '.join(examples)}; "
-            f"bring them back, or drop them from {workspace.root} with --overwrite"
+            f"{listing.root}: {amount(count, 'image')} of the last import can no longer be found, such as "
+            f"{', '.join(examples)}; bring them back, or drop them from {workspace.root} with --overwrite"
         )
 
 
@@ -208,6 +211,6 @@ def _refuse(workspace: Workspace, listing: SourceListing, surprises: list[str]) 
     shown = "; ".join(surprises[:EXAMPLES])
     rest = f"; all of them are in {path}" if len(surprises) > EXAMPLES else ""
     raise SourceError(
-        f"{listing.root}: a strict import found {len(surprises)} surprises: {shown}{rest}; "
+        f"{listing.root}: a strict import found {amount(len(surprises), 'surprise')}: {shown}{rest}; "
         "mend the source, or leave out --strict"
     )

@@ -28,6 +28,7 @@ from pfcvr.records import HumanCaption, HumanEdit, HumanParts, Rejected
 from pfcvr.scratch import temporary_tables
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Manifest, SealedFile, Workspace
+from pfcvr.wording import amount
 
 STAGE = "merge"
 CONFLICT = "human_edit_kept"
@@ -98,8 +99,8 @@ def report_text(summary: StageSummary) -> str:
     if notes["conflicts"]:
         named = ", ".join(notes["conflict_examples"])
         lines.append(
-            f"{notes['conflicts']:,} images keep what people said of them before ({named}); merge/rejected.jsonl lists "
-            "them, --overwrite takes this file's word"
+            f"left as people said before: {amount(notes['conflicts'], 'image')} ({named}); see merge/rejected.jsonl, "
+            "--overwrite takes this file's word"
         )
     return "\n".join(lines)
 

@@ -28,6 +28,7 @@ class PartTally:
         self._scores: dict[Part, list[int]] = {part: [0] * SCORE_BINS for part in PARTS}
         self._flags: Counter[str] = Counter()
         self._least: list[tuple[float, str]] = []  # certainty and image_id, in order
+        self._most = 0.0
 
     def look_at(self, image_id: str, parts: ImageParts | None, view: str | None) -> None:
         """Take one image into account."""
@@ -41,14 +42,19 @@ class PartTally:
             self._scores[instance.part][min(int(instance.score * SCORE_BINS), SCORE_BINS - 1)] += 1
             self._flags.update(instance.flags)
         if parts is not None:
-            bisect.insort(self._least, (certainty(parts), image_id))
+            certain = certainty(parts)
+            self._most = max(self._most, certain)
+            bisect.insort(self._least, (certain, image_id))
             del self._least[LEAST_CERTAIN:]
 
     def _listed(self, view: str) -> str:
         return view if view in self._images_from or len(self._images_from) < VIEWS_LISTED else OTHER_VIEWS
 
     def as_dict(self) -> dict[str, Any]:
-        """``coverage`` is the share of images with a part, in [0, 1]; ``scores`` counts instances by tenths."""
+        """``coverage`` is the share of images with a part, in [0, 1]; ``scores`` counts instances by tenths.
+
+        ``least_certain`` is empty where all images are equally certain, as with annotations without scores.
+        """
         images = self._images_from.total()
         everywhere: Counter[Part] = sum(self._with_part_from.values(), Counter())
         return {
@@ -63,7 +69,9 @@ class PartTally:
             "scores": {part: self._scores[part] for part in PARTS},
             "flags": dict(sorted(self._flags.items())),
             "least_certain": [
-                {"image_id": image_id, "certainty": round(certain, 4)} for certain, image_id in self._least
+                {"image_id": image_id, "certainty": round(certain, 4)}
+                for certain, image_id in self._least
+                if not equally_certain(self._least[0][0], self._most)
             ],
         }
 
@@ -78,6 +86,11 @@ def certainty(parts: ImageParts) -> float:
         score = 0.0 if instance.flags else instance.score
         best[instance.part] = max(best.get(instance.part, 0.0), score)
     return sum(best.values()) / len(best) if best else 0.0
+
+
+def equally_certain(least: float, most: float) -> bool:
+    """Whether images whose certainty goes from ``least`` to ``most`` leave none to look at first."""
+    return 0 < least == most
 
 
 def camera_view(image: ImageRecord) -> str | None:
@@ -112,8 +125,9 @@ def report_text(notes: Mapping[str, Any]) -> str:
         known = [(part, notes["key_points"][part]) for part in PARTS if part in notes["key_points"]]
         shares = (f"{part} {own['hit']:,} of {own['visible']:,}" for part, own in known)
         lines.append("visible key points that lie on their part: " + ", ".join(shares))
-    least = ", ".join(f"{row['image_id']} {row['certainty']:.2f}" for row in notes["least_certain"])
-    lines.append(f"least certain: {least}")
+    if notes["least_certain"]:
+        least = ", ".join(f"{row['image_id']} {row['certainty']:.2f}" for row in notes["least_certain"])
+        lines.append(f"least certain: {least}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from pfcvr.pipeline.part_report import part_notes
 from pfcvr.records import ImageParts, ImageRecord, Rejected
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace, left_join
+from pfcvr.wording import amount
 
 # Somebody else's vocabulary or selection is wider than ours: no sign that the run goes wrong.
 NORMAL_REASONS = frozenset({"unknown_category", "unknown_image", "not_selected"})
@@ -66,7 +67,9 @@ def similar_together(images: Iterable[ImageRecord]) -> Iterator[ImageRecord]:
 def _notes(workspace: Workspace, config: PartsConfig) -> dict[str, Any]:
     notes = part_notes(left_join(workspace.images(), _written(workspace)), config.grid)
     if notes["images_with_parts"] == 0:
-        notes["remark"] = f"no part on any of {notes['images']:,} images; lower --threshold or look at the phrases"
+        notes["remark"] = (
+            f"no part on any of {amount(notes['images'], 'image')}; lower --threshold or look at the phrases"
+        )
     return notes | key_point_agreement(workspace, left_join(workspace.images(), _written(workspace)))
 
 

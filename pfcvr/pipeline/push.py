@@ -25,6 +25,7 @@ from pfcvr.pipeline.verify_hub import same_rows
 from pfcvr.records import SPLITS
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 PUBLICATION_VERSION = 2
 CARD_NAME = "README.md"
@@ -51,14 +52,16 @@ class PushSummary:
     def text(self) -> str:
         """What a person wants to know, in two lines."""
         pixels = "with images" if self.with_images else "annotations without pixels"
-        what = f"{len(self.files)} files, {sum(self.files.values()):,} bytes, {self.images:,} images, {pixels}"
+        files, images = amount(len(self.files), "file"), amount(self.images, "image")
+        what = f"{files}, {sum(self.files.values()):,} bytes, {images}, {pixels}"
         if self.published is None:
             return f"push: nothing was sent; {what} in {self.folder}, for {self.repository}"
         done = self.published
         sent = f"{done.sent} files sent, {done.kept} were there" + (
             f", {len(done.removed)} removed" if done.removed else ""
         )
-        return f"push: {what}: {done.url}\n  {sent}; commit {done.commit}; {self.rows:,} rows read back and compared"
+        compared = f"{amount(self.rows, 'row')} read back and compared"
+        return f"push: {what}: {done.url}\n  {sent}; commit {done.commit}; {compared}"
 
 
 def run(workspace: Workspace, config: PushDataConfig, options: RunOptions) -> PushSummary:

@@ -29,6 +29,7 @@ from pfcvr.pipeline.published_annotations import FOUND_BY, PublishedAnnotations,
 from pfcvr.progress import Progress
 from pfcvr.records import Split
 from pfcvr.stage import RunOptions
+from pfcvr.wording import amount
 
 REPORT, REPORT_TEXT = "report.jsonl", "report.txt"
 
@@ -53,8 +54,8 @@ class RebuildSummary:
     def text(self) -> str:
         """One line for people."""
         done = " (already done)" if self.already_done else ""
-        counted = _counted(self.statuses)
-        return f"rebuild: {self.kept:,} of {self.rows_in:,} images in {self.out}{done}: {counted}; see {REPORT_TEXT}"
+        kept = f"{self.kept:,} of {amount(self.rows_in, 'image')}"
+        return f"rebuild: {kept} in {self.out}{done}: {_counted(self.statuses)}; see {REPORT_TEXT}"
 
 
 def run(config: RebuildConfig, options: RunOptions) -> RebuildSummary:

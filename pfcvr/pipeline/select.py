@@ -102,8 +102,8 @@ def report(summary: StageSummary) -> str:
     if unmatched["count"]:
         several = f" or mean several ({unmatched['ambiguous']:,})" if unmatched["ambiguous"] else ""
         lines.append(
-            f"{unmatched['count']:,} of {notes['list_entries']:,} entries of the list name no image or vehicle "
-            f"here{several}, such as {', '.join(unmatched['examples'])}"
+            f"entries of the list that name no image or vehicle here{several}: {unmatched['count']:,} of "
+            f"{notes['list_entries']:,}, such as {', '.join(unmatched['examples'])}"
         )
     return "\n".join(lines)
 

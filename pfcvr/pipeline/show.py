@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pfcvr.files import atomic_write
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
 from pfcvr.pipeline.lettering import INK, PALE, PAPER, fitting, font, legible
-from pfcvr.pipeline.part_report import certainty
+from pfcvr.pipeline.part_report import certainty, equally_certain
 from pfcvr.records import PARTS, PartInstance
 from pfcvr.store import Workspace
 
@@ -75,11 +76,28 @@ def sample_images(workspace: Workspace, count: int, seed: int) -> list[JoinedIma
 
 
 def least_certain_images(workspace: Workspace, count: int) -> list[JoinedImage]:
-    """The ``count`` images of whose parts the models were least sure, least first; raises where parts were not run."""
+    """The ``count`` images of whose parts the models were least sure, least first.
+
+    Raises WorkspaceError where parts were not run, NothingKept where all images are equally certain.
+    """
     workspace.sealed("parts")
-    with_parts = ((joined.parts, joined) for joined in joined_images(workspace))
-    rated = ((certainty(parts), joined.image.image_id, joined) for parts, joined in with_parts if parts is not None)
-    return [joined for *_, joined in heapq.nsmallest(count, rated, key=lambda entry: entry[:2])]
+    most = 0.0
+
+    def rated() -> Iterator[tuple[float, str, JoinedImage]]:
+        nonlocal most
+        for joined in joined_images(workspace):
+            if joined.parts is not None:
+                certain = certainty(joined.parts)
+                most = max(most, certain)
+                yield certain, joined.image.image_id, joined
+
+    least = heapq.nsmallest(count, rated(), key=lambda entry: entry[:2])
+    if least and equally_certain(least[0][0], most):
+        raise NothingKept(
+            f"{workspace.root}: the parts of all images are equally certain, so none are the least; leave "
+            "--least-certain out"
+        )
+    return [joined for *_, joined in least]
 
 
 def overlay(picture: Image.Image, instances: tuple[PartInstance, ...]) -> Image.Image:

@@ -14,6 +14,7 @@ from pfcvr.identity_draw import carve_validation, draw_order
 from pfcvr.records import SPLITS, Split, VehicleSplit
 from pfcvr.stage import RunOptions, StagePlan, StageSummary, run_stage
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 
 def run(workspace: Workspace, config: SplitConfig, options: RunOptions) -> StageSummary:
@@ -44,24 +45,39 @@ def run(workspace: Workspace, config: SplitConfig, options: RunOptions) -> Stage
     return run_stage(workspace, plan, options)
 
 
+def report(summary: StageSummary) -> str:
+    """Images and vehicles of train, val and test."""
+    images, vehicles = summary.notes["images"], summary.notes["vehicles"]
+    return ", ".join(
+        f"{split} {amount(images[split], 'image')} of {amount(vehicles[split], 'vehicle')}" for split in SPLITS
+    )
+
+
 def splits_of_source(workspace: Workspace) -> dict[str, Split]:
     """The split that the source gives each vehicle; an image without one follows its vehicle.
 
-    Raises WorkspaceError for a vehicle in several splits or in none: both would make the figures of a test set wrong.
+    Raises WorkspaceError for a source without a split, and for a vehicle in several splits or in none: both would make
+    the figures of a test set wrong.
     """
     found: dict[str, set[Split]] = {}
     for image in workspace.images():
         own = found.setdefault(image.vehicle_id, set())
         if image.source_split is not None:
             own.add(image.source_split)
+    if not any(found.values()):
+        raise WorkspaceError(
+            f"{workspace.root}: the source has no split that is taken, only lists that the import counts, if any; draw "
+            f"a split: pfcvr-data split -w {workspace.root}"
+        )
     for kind, wrong in (
         ("in several splits", sorted(vehicle_id for vehicle_id, own in found.items() if len(own) > 1)),
         ("in none", sorted(vehicle_id for vehicle_id, own in found.items() if not own)),
     ):
         if wrong:
             raise WorkspaceError(
-                f"{workspace.root}: the source puts {len(wrong)} vehicles {kind}, such as {', '.join(wrong[:5])}; "
-                "split without --from-source, or leave those vehicles out with pfcvr-data select --list"
+                f"{workspace.root}: the source puts {amount(len(wrong), 'vehicle')} {kind}, such as "
+                f"{', '.join(wrong[:5])}; split without --from-source, or leave those vehicles out with pfcvr-data "
+                "select --list"
             )
     return {vehicle_id: next(iter(own)) for vehicle_id, own in found.items()}
 

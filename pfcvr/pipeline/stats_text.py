@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pfcvr.pipeline.part_report import report_text, views_text
+from pfcvr.wording import amount
 
 if TYPE_CHECKING:
     from pfcvr.pipeline.stats import Statistics
@@ -34,7 +35,7 @@ def people_sentence(statistics: "Statistics") -> str:
     if people is None:
         return "no edit by people was merged"
     return (
-        f"{people['images']:,} of {images:,} images ({people['images'] / images:.1%}): "
+        f"{people['images']:,} of {amount(images, 'image')} ({people['images'] / images:.1%}): "
         f"captions of {people['captions']:,}, parts of {people['parts']:,}"
     )
 
@@ -51,18 +52,18 @@ def caption_sentences(statistics: "Statistics") -> list[str]:
         sentences.append("tokens were not counted; for CLIP's vocabulary, in the clone run: pip install -e '.[model]'")
     else:
         sentences.append(
-            f"{tokens['mean']:,} CLIP tokens a caption, at most {tokens['most']:,}; {tokens['truncated']:,} captions "
-            f"({tokens['truncated_share']:.1%}) exceed {tokens['limit']} and are cut"
+            f"{tokens['mean']:,} CLIP tokens a caption, at most {tokens['most']:,}; cut at {tokens['limit']}: "
+            f"{amount(tokens['truncated'], 'caption')} ({tokens['truncated_share']:.1%})"
         )
     if twins is not None:
         sentences.append(
-            f"{twins['identical']:,} captions ({twins['identical_share']:.1%}) say the same in the same words as one "
-            "of another vehicle"
+            f"{amount(twins['identical'], 'caption')} ({twins['identical_share']:.1%}) with the very words of one of "
+            "another vehicle"
         )
         if twins["compared"]:
             sentences.append(
-                f"of {twins['compared']:,} captions compared, {twins['very_close']:,} "
-                f"({twins['very_close_share']:.1%}) have a very close one of another vehicle; median similarity "
+                f"{amount(twins['compared'], 'caption')} compared, {twins['very_close']:,} of them "
+                f"({twins['very_close_share']:.1%}) very close to one of another vehicle; median similarity "
                 f"{twins['median_similarity']:.2f}"
             )
     return sentences

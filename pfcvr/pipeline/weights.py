@@ -9,6 +9,7 @@ from typing import Any
 from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import sha256_file
 from pfcvr.hub import check_token
+from pfcvr.wording import amount
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 # Each line is enough by itself. Without any of them Transformers makes a tokenizer that knows special tokens alone.
@@ -85,7 +86,8 @@ def load_model(class_name: str, folder: Path, model_types: Sequence[str], precis
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise CheckpointError(
-            f"{folder}: {len(lacking)} weights of {model_type} are missing, first '{lacking[0]}'; get the folder anew"
+            f"{folder}: {amount(len(lacking), 'weight')} of {model_type} missing, first '{lacking[0]}'; "
+            "get the folder anew"
         )
     return model.eval()
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,24 @@ def test_stage_records_every_vehicle_with_its_images_and_notes_the_counts(whole)
     assert sum(notes["images"].values()) == 14
     for name, count in notes["images"].items():
         assert count == sum(record.images for record in records if record.split == name)
+
+
+def test_images_and_vehicles_of_every_split_are_told(whole) -> None:
+    vehicles, images = Counter[str](), Counter[str]()
+    for row in whole.workspace.records("split", VehicleSplit):
+        vehicles[row.split] += 1
+        images[row.split] += row.images
+    told = split.report(split.run(whole.workspace, SplitConfig(ratio=0.6, val=0.3, seed=1), QUIET))
+    assert len(vehicles) == 3
+    for name in vehicles:
+        several = ("" if images[name] == 1 else "s", "" if vehicles[name] == 1 else "s")
+        assert f"{name} {images[name]} image{several[0]} of {vehicles[name]} vehicle{several[1]}" in told
+
+
+def test_source_whose_lists_are_no_split_is_refused_with_the_command_that_draws_one(small) -> None:
+    small.add_images({"00001": 2, "00002": 2})
+    with pytest.raises(WorkspaceError, match=r"has no split that is taken.*; draw a split: pfcvr-data split -w"):
+        split.run(small.workspace, SplitConfig(from_source=True), QUIET)
 
 
 def test_one_vehicle_alone_cannot_be_split(small) -> None:

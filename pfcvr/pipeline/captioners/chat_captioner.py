@@ -30,6 +30,7 @@ from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
 from pfcvr.stage import RunOptions
 from pfcvr.stage_files import kept_so_far, rejected_so_far
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 CACHE = Path("cache") / "answers.sqlite"
 # Rows that are prepared or judged at a time, on half of the cores: a picture of 40 megapixels takes hundreds of
@@ -264,7 +265,7 @@ class ChatCaptioner:
                 "for it run: pip install --no-deps open_clip_torch"
             )
         if kept_answers:
-            tell(f"{kept_answers:,} answers are kept from before; those that fit are taken and cost nothing")
+            tell(f"{amount(kept_answers, 'answer')} kept from before; what fits is taken and costs nothing")
         return Meter(to_do, self._config.concurrency, tell)
 
 

@@ -11,6 +11,7 @@ from pfcvr.pipeline.captioners.chat_reply import Reply
 from pfcvr.pipeline.captioners.image_input import fitted_size, vision_tokens
 from pfcvr.pipeline.captioners.prompt import Prompt
 from pfcvr.records import ImageRecord
+from pfcvr.wording import amount
 
 CHARACTERS_PER_TOKEN = 4  # English text; only until servers have counted for us
 LEAST_ANSWERS = 32
@@ -29,7 +30,7 @@ class Estimate:
         """One line for people."""
         prompt = self.instruction + self.vision
         return (
-            f"{self.images:,} images to ask about, about {self.images * prompt:,} prompt tokens "
+            f"{amount(self.images, 'image')} to ask about, about {self.images * prompt:,} prompt tokens "
             f"({prompt:,} an image, {self.vision:,} of them the picture) and at most {self.images * self.answer:,} "
             f"completion tokens ({self.answer:,} an image); hours follow after the first answers"
         )

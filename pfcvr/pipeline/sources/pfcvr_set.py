@@ -30,6 +30,7 @@ from pfcvr.pipeline.sources.terms import DESCRIPTION, MANIFEST, described_by_man
 from pfcvr.pipeline.sources.tree import is_plain_name
 from pfcvr.pipeline.sources.unpacking import KNOWN_FILES, UnpackedFiles
 from pfcvr.records import SPLITS, Split
+from pfcvr.wording import amount
 
 SEE_CARD = "see the card of the data set"
 CAPTIONS, PARTS_FILE = "captions.jsonl", "parts.jsonl"
@@ -102,7 +103,7 @@ def _other_counts(rows_of: Counter[str], stated: dict[str, tuple[int, int]]) -> 
     """Splits that have more or fewer rows than the manifest says; none where it says nothing."""
     images_of = {split: stated.get(split, (0, 0))[0] for split in (*stated, *rows_of)} if stated else {}
     return [
-        f"split {split}: {rows_of[split]:,} rows, {MANIFEST} says {images:,}"
+        f"split {split}: {amount(rows_of[split], 'row')}, {MANIFEST} says {images:,}"
         for split, images in images_of.items()
         if rows_of[split] != images
     ]

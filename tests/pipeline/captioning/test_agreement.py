@@ -158,9 +158,7 @@ def test_the_stage_lists_the_images_to_look_at_and_says_how_many(small: Any, cap
         ("00001/000002", "color", "red", {"white": 2}),
         ("00001/000002", "type", "SUV", {"sedan": 2}),
     ]
-    assert caption.review_line(summary) == (
-        "1 images to look at: their captions contradict others, see caption/review.jsonl"
-    )
+    assert caption.review_line(summary) == ("1 image to look at: captions contradict others, see caption/review.jsonl")
     small.add_split(ratio=0.5, val=0, seed=1)
     findings = {finding.code: finding for finding in check.run(small.workspace, CheckConfig()).findings}
     assert findings["contradicting_captions"].count == 2

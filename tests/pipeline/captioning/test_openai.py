@@ -451,7 +451,7 @@ def test_the_command_prints_its_books_its_forecast_and_where_it_stands(pictures,
     assert run(data_app, "pfcvr-data", [*command, "--json"]) == 0
     again = capsys.readouterr()
     assert json.loads(again.out)["kept"] == 40
-    assert "caption: 35 answers are kept from before; those that fit are taken and cost nothing" in again.err
+    assert "caption: 35 answers kept from before; what fits is taken and costs nothing" in again.err
     assert run(data_app, "pfcvr-data", [*command, "--prompt", "vehicle-text", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["kind"] == "SealedError"
 

@@ -48,7 +48,7 @@ def test_pairs_are_drawn_side_by_side_where_there_are_any(copied, whole_elsewher
     out = tmp_path / "pairs.png"
     command = ["check", "-w", str(copied.workspace.root), "--pairs", str(out)]
     assert run(data_app, "pfcvr-data", command) == 0
-    assert "pairs.png: 1 pairs" in capsys.readouterr().out
+    assert "pairs.png: 1 pair\n" in capsys.readouterr().out
     drawn = cv2.imread(str(out)).astype(int)
     left = drawn[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
     right = drawn[MARGIN : MARGIN + SIDE, 2 * MARGIN + SIDE : 2 * MARGIN + 2 * SIDE]

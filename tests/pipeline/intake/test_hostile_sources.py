@@ -155,7 +155,7 @@ def test_the_same_bytes_under_two_vehicles_are_reported_and_fail_a_strict_import
 def test_a_strict_import_fails_on_the_same_bytes_and_writes_every_surprise_down(intake) -> None:
     write_source(intake, LAYOUTS["vric"], "b.jpg")
     (intake.root / "train_images/b.jpg").write_bytes((intake.root / "train_images/a.jpg").read_bytes())
-    with pytest.raises(SourceError, match=r"1 surprises: same bytes: 1/a and 2/b; mend"):
+    with pytest.raises(SourceError, match=r"found 1 surprise: same bytes: 1/a and 2/b; mend"):
         intake.run_import(strict=True)
     (intake.root / "train_images/b.jpg").unlink()
     write_source(intake, LAYOUTS["vric"], *(f"absent{number}.jpg" for number in range(9)))

@@ -319,7 +319,7 @@ def test_strict_lists_surprises_of_lists_and_of_pictures_at_once(three) -> None:
 def test_strict_refuses_a_damaged_picture_and_names_it(three) -> None:
     three.write("images/00012/000012.jpg", b"")
     for _ in range(2):  # the second run finds all rows done and must refuse as well
-        with pytest.raises(SourceError, match=r"found 1 surprises: 00012/000012 \(empty_file\); mend the source"):
+        with pytest.raises(SourceError, match=r"found 1 surprise: 00012/000012 \(empty_file\); mend the source"):
             three.run_import(strict=True)
         assert three.workspace.manifest("import") is None
 
@@ -336,7 +336,7 @@ def test_importing_again_reads_only_what_is_new(three, monkeypatch: pytest.Monke
     assert opened == ["000012.jpg"]
     assert (summary.kept, three.images()["00012/000011"].type) == (4, "SUV")
     assert summary.notes["since_last_import"] == {"added": 1, "changed": 0, "vanished": 0, "examples": []}
-    assert "since the last import: 1 images added, 0 changed, 0 gone" in import_.report(summary)
+    assert "since the last import: 1 image added, 0 changed, 0 gone" in import_.report(summary)
 
 
 def test_importing_again_opens_no_image_whose_file_and_target_are_as_they_were(three, monkeypatch) -> None:
@@ -386,7 +386,9 @@ def test_other_bytes_of_the_same_size_are_noticed_and_a_mere_touch_changes_no_re
 def test_images_that_are_gone_are_dropped_only_when_asked(three) -> None:
     three.run_import()
     (three.root / "images/00012/000011.jpg").unlink()
-    with pytest.raises(SealedError, match=r"1 images of the last import are gone, such as 00012/000011; .*--overwrite"):
+    with pytest.raises(
+        SealedError, match=r"1 image of the last import can no longer be found, such as 00012/000011; .*--overwrite"
+    ):
         three.run_import()
     assert len(three.images()) == 3
     summary = three.run_import(RunOptions(overwrite=True, quiet=True))

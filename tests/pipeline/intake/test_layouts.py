@@ -80,7 +80,7 @@ def test_veri_776_keeps_camera_time_color_type_and_split(veri) -> None:
 
 
 def test_veri_776_in_strict_mode_lists_the_color_nobody_named(veri) -> None:
-    with pytest.raises(SourceError, match=r"found 1 surprises: colorID '12' x 1; mend"):
+    with pytest.raises(SourceError, match=r"found 1 surprise: colorID '12' x 1; mend"):
         veri.run_import(strict=True)
 
 

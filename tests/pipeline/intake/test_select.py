@@ -91,7 +91,7 @@ def test_people_are_told_of_entries_of_the_list_that_were_not_found(six) -> None
     wanted = six.write("wanted.txt", "00003\nnobody\n000009\n")
     summary = six.run_select(RunOptions(overwrite=True, quiet=True), list=wanted)
     assert report(summary) == (
-        "2 of 3 entries of the list name no image or vehicle here or mean several (1), such as nobody, 000009"
+        "entries of the list that name no image or vehicle here or mean several (1): 2 of 3, such as nobody, 000009"
     )
 
 
@@ -221,6 +221,8 @@ def test_selecting_before_importing_names_the_missing_command(intake) -> None:
 
 def test_another_rule_needs_overwrite(six) -> None:
     six.run_select(identities=2)
+    with pytest.raises(SealedError, match=r"identities \(2 before, none now\)"):
+        six.run_select()
     with pytest.raises(SealedError, match=r"identities \(2 before, 3 now\)"):
         six.run_select(identities=3)
 

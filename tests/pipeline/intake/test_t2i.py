@@ -151,7 +151,7 @@ def test_a_bad_part_costs_only_itself(released, content, reason: str) -> None:
 def test_a_bad_part_fails_a_strict_import(released, content, reason: str) -> None:
     released.write("boxes/00012_000011.json", json.dumps(content))
     place = "boxes/00012_000011.json" + (":item 1" if isinstance(content, list) else "")
-    with pytest.raises(SourceError, match=rf"found 1 surprises: {place} \({reason}\); mend"):
+    with pytest.raises(SourceError, match=rf"found 1 surprise: {place} \({reason}\); mend"):
         released.run_import(strict=True)
     found = released.run_import().notes["part_files"]
     assert (found["unusable_parts"], found["unreadable"]) == ((1, 0) if isinstance(content, list) else (0, 1))
@@ -162,7 +162,7 @@ def test_a_bad_part_fails_a_strict_import(released, content, reason: str) -> Non
 )
 def test_a_part_file_that_is_absent_or_outside_fails_a_strict_import(released, path: str, reason: str) -> None:
     released.write(NAME, json.dumps([ROWS[0], ROWS[1] | {"boxes": path}]))
-    with pytest.raises(SourceError, match=rf"found 1 surprises: {path} \({reason}\); mend"):
+    with pytest.raises(SourceError, match=rf"found 1 surprise: {path} \({reason}\); mend"):
         released.run_import(strict=True)
 
 
@@ -196,7 +196,7 @@ def test_a_gigantic_part_file_is_one_row_and_takes_no_memory_of_its_size(release
 def test_a_misspelt_split_is_reported_and_its_vehicle_refused_by_from_source(released) -> None:
     released.write(NAME, json.dumps([ROWS[0], ROWS[1] | {"split": "tset"}]))
     assert released.run_import().notes["splits"] == {"train": 1, "tset": 1}
-    with pytest.raises(WorkspaceError, match=r"puts 1 vehicles in none, such as 00013; split without --from-source"):
+    with pytest.raises(WorkspaceError, match=r"puts 1 vehicle in none, such as 00013; split without --from-source"):
         split.run(released.workspace, SplitConfig(from_source=True), QUIET)
 
 
@@ -207,7 +207,7 @@ def test_a_vehicle_in_two_splits_of_the_source_is_refused(released) -> None:
     other = ROWS[0] | {"id": 14, "file_path": "image/00014_000030.jpg"}
     released.write(NAME, json.dumps([train, val, other]))
     released.run_import()
-    with pytest.raises(WorkspaceError, match="1 vehicles in several splits, such as 12"):
+    with pytest.raises(WorkspaceError, match="1 vehicle in several splits, such as 12"):
         split.run(released.workspace, SplitConfig(from_source=True), QUIET)
 
 

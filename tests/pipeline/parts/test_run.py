@@ -14,11 +14,11 @@ from PIL import Image
 
 from pfcvr import geometry
 from pfcvr.config import PartsConfig, ShowConfig
-from pfcvr.errors import CheckpointError, SealedError, StageStopped
+from pfcvr.errors import CheckpointError, NothingKept, SealedError, StageStopped
 from pfcvr.pipeline import parts, show, stats
 from pfcvr.pipeline.detectors.grounding_dino import GroundingDinoDetector
 from pfcvr.pipeline.images import UnreadableImage
-from pfcvr.pipeline.part_report import PartTally, certainty
+from pfcvr.pipeline.part_report import PartTally, certainty, report_text
 from pfcvr.pipeline.segmenters.sam import SamSegmenter
 from pfcvr.records import ImageParts, PartInstance, PartsOrigin, PatchGrid, Rejected
 from pfcvr.stage import RunOptions
@@ -288,6 +288,18 @@ def test_report_counts_by_part_view_tenth_and_flag_and_lists_the_least_certain()
     assert notes["flags"] == {"whole_picture": 1}
     least = [row["image_id"] for row in notes["least_certain"]]
     assert least == ["v/00", "v/99", *(f"v/{number:02d}" for number in range(1, 15)), "v/29", "v/15", "v/16", "v/17"]
+
+
+def test_images_of_equal_certainty_are_not_called_the_least_certain(cars, config, tmp_path) -> None:
+    tally = PartTally()
+    for number in range(30):
+        tally.look_at(f"v/{number:02d}", image_parts(f"v/{number:02d}", wheel(1.0), roof(1.0)), "front")
+    notes = tally.as_dict()
+    assert notes["least_certain"] == []
+    assert "least certain" not in report_text(notes)
+    cars.add_parts(on=slice(None))
+    with pytest.raises(NothingKept, match=r"all images are equally certain.*leave --least-certain out"):
+        show.run(cars.workspace, ShowConfig(out=tmp_path / "least.png", least_certain=True))
 
 
 def test_more_views_than_a_table_bears_are_counted_together() -> None:

@@ -106,7 +106,7 @@ def test_a_missing_weight_is_named(detector, segmenter, config, finder, tmp_path
     weights = load_file(folder / "model.safetensors")
     lost = sorted(name for name in weights if "decoder" in name and name.endswith("weight"))[0]
     save_file({name: weights[name] for name in weights if name != lost}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=rf"1 weights of .* are missing, first '.*{lost}'; get the folder anew"):
+    with pytest.raises(CheckpointError, match=rf"1 weight of .* missing, first '.*{lost}'; get the folder anew"):
         finder(with_weights(config, detector, segmenter, folder))
 
 

@@ -100,7 +100,7 @@ def test_second_file_that_disagrees_leaves_the_first_and_lists_the_conflict(whol
     (row,) = whole.workspace.rejected("merge")
     assert (row.subject, row.reason) == ("b.jsonl:00001/000001", "human_edit_kept")
     assert "caption as in a.jsonl; --overwrite takes b.jsonl's word" in row.detail
-    assert "1 images keep what people said of them before (00001/000001)" in merge.report_text(summary)
+    assert "left as people said before: 1 image (00001/000001)" in merge.report_text(summary)
 
 
 def test_overwrite_takes_the_newer_word_and_forgets_the_conflict(whole) -> None:
