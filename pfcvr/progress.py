@@ -3,7 +3,8 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -30,7 +31,7 @@ class Progress:
 
         self._title = title
         self._total = total
-        self._count = self._first = done
+        self._count = self._first = self._last_printed = done
         self._reasons: Counter[str] = Counter()
         self._started = self._last_line = time.monotonic()
         self._quiet = quiet
@@ -47,7 +48,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif not self._quiet and self._count > self._first:
+        elif not self._quiet and self._count > self._last_printed:
             self._print_line()
 
     def advance(self, rows: int = 1, rejected_because: str | None = None) -> None:
@@ -65,7 +66,7 @@ class Progress:
         return ", ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(REASONS_SHOWN))
 
     def _print_line(self) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._last_printed = time.monotonic(), self._count
         rate = (self._count - self._first) / max(self._last_line - self._started, 1e-9)
         line = f"{self._title}: {self._count:,}"
         if self._total is not None:
@@ -77,3 +78,19 @@ class Progress:
             line += f", {self._live()}"
         reasons = self._top_reasons()
         print(line + (f" (rejected: {reasons})" if reasons else ""), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Inside, Transformers shows neither bars nor reports: what matters comes as an error of ours."""
+    from transformers.utils import logging
+
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()

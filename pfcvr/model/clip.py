@@ -17,6 +17,7 @@ from pfcvr.config import TowerSizes
 from pfcvr.errors import CheckpointError, first_line
 from pfcvr.model.clip_config import read_clip_config
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
+from pfcvr.progress import quiet_transformers
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -202,14 +203,15 @@ def _load_clip(backbone: str, end_id: int) -> tuple[Any, TowerSizes]:
         config = _clip_config(stored.sizes, vision.image_size, text.max_position_embeddings, text.vocab_size, end_id)
         config.vision_config.attention_dropout = vision.attention_dropout
         config.text_config.attention_dropout = text.attention_dropout
-        clip, found = CLIPModel.from_pretrained(
-            backbone,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the key can be named below
-        )
+        with quiet_transformers():  # its report of keys is told below, in one sentence
+            clip, found = CLIPModel.from_pretrained(
+                backbone,
+                config=config,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that the key can be named below
+            )
     except (OSError, ValueError, SafetensorError) as error:
         if pickle := found_pickle(Path(backbone)):
             raise CheckpointError(f"{pickle}: a pickle may run code when read; {HOW_TO_CONVERT}") from None

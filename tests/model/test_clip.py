@@ -1,6 +1,8 @@
 """The towers equal Transformers' own CLIP, at any patch grid and with patches removed."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,25 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused_with_a_sentence(
         load(tmp_path)
     assert sentence in str(refusal.value)
     assert str(refusal.value).startswith(str(tmp_path))
+
+
+def test_nothing_but_our_sentence_is_printed_of_a_checkpoint(tmp_path: Path) -> None:
+    """In a program of its own, since Transformers keeps the stderr that it first saw."""
+    for name in ("good", "wrong"):
+        save_clip(tmp_path / name)
+    cut_weights(tmp_path / "wrong", lambda weights: weights.update({KEY: weights[KEY][:, :-1].contiguous()}))
+    program = "import sys, pfcvr.model.clip as c; c.pretrained_towers(sys.argv[1], (32, 32), 12, 64, 2)"
+    ended = {}
+    for name in ("good", "wrong"):
+        call = [sys.executable, "-c", program, str(tmp_path / name)]
+        ended[name] = subprocess.run(call, capture_output=True, text=True)
+    assert (ended["good"].returncode, ended["good"].stdout, ended["good"].stderr) == (0, "", "")
+    trace, _, sentence = ended["wrong"].stderr.rpartition("pfcvr.errors.CheckpointError: ")
+    assert sentence.strip() == (
+        f"{tmp_path / 'wrong'}: '{KEY}' has shape (24, 23), expected (24, 24); its config.json is of another model, "
+        "copy both again"
+    )
+    assert trace.startswith("Traceback")
 
 
 def test_what_a_tower_has_no_use_for_is_not_read(tmp_path: Path) -> None:
