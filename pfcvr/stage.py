@@ -44,13 +44,13 @@ from pfcvr.stage_files import (
 from pfcvr.stage_plan import Row, RunOptions, StagePlan, StageSummary, work_safely
 from pfcvr.stage_reuse import DIGESTS, keep_unchanged, only_images_differ, write_digests
 from pfcvr.store import Manifest, SealedFile, Workspace
+from pfcvr.wording import differences
 
 __all__ = ["RunOptions", "StagePlan", "StageSummary", "run_stage"]
 
 RECORDS_PER_FILE = 50_000
 BREAKER_WINDOW = 200
 BREAKER_SHARE = 0.9
-DIGEST_SHOWN = 8
 STILL_THERE = "; what was sealed before is still there"
 
 
@@ -96,7 +96,8 @@ def _sealed_before(workspace: Workspace, plan: StagePlan[Row], options: RunOptio
         if has_work and not options.overwrite:
             what = "work on the new and changed images alone" if keeps else "replace it"
             raise SealedError(
-                f"{folder}: already made from {_difference(found, plan.fingerprint)}; rerun with --overwrite to {what}"
+                f"{folder}: already made from other inputs: {differences(found, plan.fingerprint)}; rerun with "
+                f"--overwrite to {what}"
             )
         if keeps and manifest is not None and workspace.is_intact(manifest) and (folder / DIGESTS).exists():
             keep_unchanged(folder, [file.name for file in manifest.files], plan)
@@ -133,23 +134,6 @@ def _is_altered(workspace: Workspace, manifest: Manifest) -> bool:
     """Whether the files of a sealed stage no longer are what its manifest says."""
     rejected = workspace.folder(manifest.stage) / REJECTED
     return not workspace.is_intact(manifest) or rejected_reasons(rejected) != manifest.reasons
-
-
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Which settings or inputs differ, in words. Inputs are known by their hashes, of which the start is enough."""
-    names = []
-    for group, shown in (("settings", None), ("inputs", DIGEST_SHOWN)):
-        old, new = found.get(group, {}), wanted[group]
-        names += [
-            f"{name} ({_told(old.get(name))[:shown]} before, {_told(new.get(name))[:shown]} now)"
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name)
-        ]
-    return "other inputs: " + ", ".join(names)
-
-
-def _told(value: Any) -> str:
-    return "none" if value is None else str(value)
 
 
 def _reopen(folder: Path, manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pfcvr.errors import SealedError, WorkspaceError
 from pfcvr.files import process_lock, read_object, sync_folder, write_json
+from pfcvr.wording import differences
 
 MANIFEST = "pfcvr.json"
 
@@ -31,7 +32,8 @@ class OutputFolder:
             return None
         if manifest["fingerprint"] != self.fingerprint:
             raise SealedError(
-                f"{self.place}: holds a data set made from other inputs; rerun with --overwrite to replace it"
+                f"{self.place}: holds a data set made from other inputs: "
+                f"{differences(manifest['fingerprint'], self.fingerprint)}; rerun with --overwrite to replace it"
             )
         for name, size in manifest["sizes"].items():
             file = self.place / name

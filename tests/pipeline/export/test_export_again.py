@@ -27,7 +27,10 @@ def test_other_captions_are_refused_until_overwrite_is_given(whole, tmp_path) ->
     shutil.rmtree(whole.workspace.folder("caption"))
     whole.add_captions({image.image_id: ["Another sentence."] for image in whole.images})
     before = files_of(out)
-    with pytest.raises(SealedError, match="made from other inputs; rerun with --overwrite to replace it"):
+    told = (
+        r"made from other inputs: caption \([0-9a-f]{8} before, [0-9a-f]{8} now\); rerun with --overwrite to replace it"
+    )
+    with pytest.raises(SealedError, match=told):
         whole.export(out)
     assert files_of(out) == before
     whole.export(out, overwrite=True)
