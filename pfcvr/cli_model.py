@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pfcvr import config as settings
-from pfcvr.cli_output import DebugFlag, JsonFlag, emit, new_app
+from pfcvr.cli_output import DebugFlag, JsonFlag, emit, new_app, warn
 from pfcvr.errors import UsageError
 
 app = new_app("Train, evaluate and search with text-to-image vehicle retrieval models.")
@@ -129,6 +129,7 @@ def evaluate(
     values = {"run": run, "data": data, "split": split, "truth": truth, "figures": figures}
     values |= {"device": device, "workers": workers}
     result = evaluation.evaluate(settings.parse(settings.EvalConfig, values, "pfcvr eval"))
+    warn(evaluation.warnings(result))
     emit(result, evaluation.text(result), as_json)
 
 

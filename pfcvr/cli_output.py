@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +40,12 @@ def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
     """Print ``result`` as one JSON object, or ``text`` for people; of a launcher's processes the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         print(json_text(result) if as_json else printable(text))
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print ``sentences`` to stderr, whatever stdout is asked to hold."""
+    for sentence in sentences:
+        print(printable(f"warning: {sentence}"), file=sys.stderr)
 
 
 def json_text(result: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from pfcvr import config as settings
 from pfcvr.cli_model import Compiled, DataSet, Device, GradientCheckpointing, Threads, Workers
-from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app
+from pfcvr.cli_output import DebugFlag, JsonFlag, SeedNumber, emit, new_app, warn
 
 app = new_app("Ablation tables and comparisons.")
 
@@ -44,6 +44,7 @@ def ablate(
     values |= {"device": device, "workers": workers}
     values |= {"gradient_checkpointing": gradient_checkpointing, "compile": compiled}
     report = ablation.ablate(settings.parse(settings.AblateConfig, values, "pfcvr ablate"))
+    warn(report.warnings)
     emit(report.as_dict(), report.text(), as_json)
     if report.diverged:
         raise typer.Exit(1)
@@ -82,4 +83,5 @@ def compare(
     values = {"runs": tuple(runs), "data": data, "split": split, "unit": unit, "published": published, "out": out}
     numbers = {"seed": seed, "device": device, "workers": workers}
     report = comparison.compare(settings.parse(settings.CompareConfig, {**values, **numbers}, "pfcvr compare"))
+    warn(report.warnings)
     emit(report.as_dict(), report.text(), as_json)

@@ -87,6 +87,19 @@ def process_lock(path: Path, doing: str) -> Iterator[None]:
         file.truncate(0)
 
 
+def lock_holder(path: Path) -> str | None:
+    """The pid of the process that holds the file ``path`` as a lock; None where nobody does."""
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return file.read().decode().strip() or "unknown"
+    except FileNotFoundError:
+        pass
+    return None
+
+
 @contextmanager
 def disk_full_stops(what: str) -> Iterator[None]:
     """Turn a full disk into StageStopped: ``what`` can be continued once there is room."""

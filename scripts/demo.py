@@ -108,7 +108,7 @@ def summary(evaluation: dict[str, Any], minutes: float) -> None:
     say(f"\nHeld-out rendered vehicles: {evaluation['queries']} captions, {evaluation['gallery']} images")
     say(f"{'':<12}{'Rank-1':>8}{'Rank-5':>8}{'Rank-10':>9}{'mAP':>8}")
     say("{:<12}{rank1:>8.1f}{rank5:>8.1f}{rank10:>9.1f}{mAP:>8.1f}".format("model", **metrics))
-    say("{:<12}{rank1:>8.1f}{:>8}{:>9}{mAP:>8.1f}".format("chance", "", "", **chance))
+    say("{:<12}{rank1:>8.1f}{rank5:>8.1f}{rank10:>9.1f}{mAP:>8.1f}".format("chance", **chance))
     say("{:<12}{rank1:>8.1f}{rank5:>8.1f}{rank10:>9.1f}{mAP:>8.1f}".format("permuted", **permuted))
     family = evaluation["family"]
     say(f"Rank-1 inside a family of near-twins: {family['rank1']:.1f} (chance {family['chance_rank1']:.1f})")

@@ -16,14 +16,18 @@ from pfcvr.files import atomic_write, write_json
 from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import AblationRow, ablation_table
 from pfcvr.model.data import open_data, training_splits
-from pfcvr.model.evaluate import NAMES, evaluate, read_evaluation
+from pfcvr.model.evaluate import NAMES, evaluate
+from pfcvr.model.evaluations import find_evaluation
 from pfcvr.model.gather import from_first
 from pfcvr.model.published import published_ablation, published_methods
 from pfcvr.model.recipes import flat_keys, load_recipe
-from pfcvr.model.run_folder import seed_folder
+from pfcvr.model.run_folder import RunFolder, seed_folder
 from pfcvr.model.statistics import mean_and_deviation
 from pfcvr.model.step import start_processes
 from pfcvr.model.train import check_parts, train
+from pfcvr.model.trained_on import trained_on_sentence
+
+MEASURED_ON = ("data_fingerprint", "chance", "queries", "gallery", "identities")
 
 
 def ablate(config: AblateConfig, quiet: bool = False, say: Callable[[str], None] | None = None) -> AblationReport:
@@ -78,7 +82,7 @@ class _Study:
                     self._tell(diverged[seed])
             result.rows.append(_summary(row, folder.relative_to(self.config.out), evaluations, diverged))
             for found in evaluations[:1]:
-                self.facts.update({name: found[name] for name in ("chance", "queries", "gallery")})
+                self.facts.update({name: found[name] for name in MEASURED_ON})
             if self.processes.is_main_process and "chance" in self.facts:
                 _write(result, self.config.out)
         if "chance" not in self.facts:
@@ -130,8 +134,8 @@ class _Study:
 
     def _evaluated(self, run: Path) -> dict[str, Any] | None:
         """An earlier evaluation of the finished ``run`` on the same images, if there is one."""
-        found = read_evaluation(run, self.config.split)
-        return found if found and found["data_fingerprint"] == self.fingerprint else None
+        found = find_evaluation(RunFolder(run), self.config.split, self.fingerprint)
+        return None if found is None else found.facts
 
 
 def _summary(
@@ -142,7 +146,9 @@ def _summary(
         values = [found["metrics"][name] for found in evaluations]
         mean, deviation = mean_and_deviation(values) if values else (None, None)
         metrics[name] = {"mean": mean, "deviation": deviation, "values": values}
-    return {"key": row.key, "label": row.label, "runs": str(folder), "metrics": metrics, "diverged": diverged}
+    found = {"key": row.key, "label": row.label, "runs": str(folder), "metrics": metrics, "diverged": diverged}
+    said = [trained_on_sentence(f"{folder}, seed {one['seed']},", one) for one in evaluations]
+    return {**found, "warnings": [sentence for sentence in said if sentence is not None]}
 
 
 def _write(report: AblationReport, out: Path) -> None:

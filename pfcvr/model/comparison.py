@@ -17,21 +17,28 @@ from pfcvr.errors import CheckpointError, DataError, UsageError
 from pfcvr.files import atomic_write
 from pfcvr.model.comparison_report import ComparisonReport
 from pfcvr.model.data import open_data
-from pfcvr.model.evaluate import evaluate, read_evaluation
+from pfcvr.model.evaluate import evaluate
+from pfcvr.model.evaluations import data_title, evaluations_by_query, notes_on_data
 from pfcvr.model.hub_run import is_on_hub, open_facts
 from pfcvr.model.published import published_methods
-from pfcvr.model.query_results import REACHED, QueryResults, query_results_path, read_query_results
+from pfcvr.model.query_results import REACHED, QueryResults, read_query_results
 from pfcvr.model.run_folder import RunFolder, seed_runs
 from pfcvr.model.statistics import UnitSums, bootstrap_interval, mean_and_deviation, paired_test, unit_sums
+from pfcvr.model.trained_on import trained_on_sentence
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A run with its ``eval-<split>.json`` and what each query reached."""
+    """A run with an evaluation of it and what each query reached."""
 
     run: Path
     evaluation: dict[str, Any]
     results: QueryResults
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the data set."""
+        return str(self.evaluation["data_fingerprint"])
 
     @property
     def asked(self) -> tuple[str, int]:
@@ -60,17 +67,23 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
     """Compare ``config.runs`` on ``config.split``; also written to ``config.out`` where that is given.
 
     A run that is no folder here is looked up on the Hub. Where ``config.data`` is given, every run is measured on that
-    data set: an evaluation on another one, or on another export of it, is made anew.
+    data set, unless it was before; else all are compared on a data set that all were measured on.
 
     Raises:
         CheckpointError: a folder holds no finished run, or its results are damaged.
         HubError: the Hub has no run of that name, or was not reached.
-        DataError: a run was not evaluated query by query and there is no ``data`` to do it on, or the runs were
-            measured on different queries or galleries.
+        DataError: a run was not evaluated query by query and there is no ``data`` to do it on, the runs were measured
+            on different queries or galleries, or on several data sets of which none is that of the first.
         UsageError: a folder mixes runs of different methods, variants or protocols.
     """
     fingerprint = None if config.data is None else open_data(config.data).fingerprint
-    entries = [_entry(path, config, fingerprint, quiet) for path in config.runs]
+    found = {path: {run: _evaluated(run, config.split) for run in _runs(path)} for path in config.runs}
+    if fingerprint is None:
+        fingerprint = _common_data([of_run for runs in found.values() for of_run in runs.values()])
+    entries = [
+        _Entry(path, tuple(_measured(run, config, fingerprint, before, quiet) for run, before in found[path].items()))
+        for path in config.runs
+    ]
     first, *others = [run for entry in entries for run in entry.runs]
     for other in others:
         _check_same_queries(first, other, config.split)
@@ -85,6 +98,8 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
         }
     facts = {
         "split": config.split,
+        "data": first.evaluation["data"],
+        "data_fingerprint": first.data,
         "queries": len(first.results.vehicle_ids),
         "identities": len(set(first.results.vehicle_ids)),
         "gallery": first.evaluation["gallery"],
@@ -99,28 +114,49 @@ def compare(config: CompareConfig, quiet: bool = False) -> ComparisonReport:
     return report
 
 
-def _entry(path: Path, config: CompareConfig, fingerprint: str | None, quiet: bool) -> _Entry:
+def _runs(path: Path) -> list[Path]:
     runs = [path] if is_on_hub(path) or RunFolder(path).is_run else seed_runs(path)
     if not runs:
         raise CheckpointError(f"{path}: no training run here, nor seeds of one; give a folder that pfcvr train made")
-    return _Entry(path, tuple(_measured(run, config, fingerprint, quiet) for run in runs))
+    return runs
 
 
-def _measured(run: Path, config: CompareConfig, fingerprint: str | None, quiet: bool) -> _Measured:
+def _evaluated(run: Path, split: str) -> list[_Measured]:
+    """What ``run`` was measured on query by query, its own data set first."""
     with open_facts(run) as folder:
         folder.finished()
-        found = read_evaluation(folder.root, config.split)
-        if found is not None and fingerprint in (None, found["data_fingerprint"]):
-            return _Measured(run, found, read_query_results(query_results_path(folder.root, config.split)))
+        found = evaluations_by_query(folder, split)
+        return [_Measured(run, one.facts, read_query_results(one.queries)) for one in found]
+
+
+def _common_data(evaluated: list[list[_Measured]]) -> str | None:
+    """The fingerprint of a data set that all runs were measured on, if there is one; that of the first before others.
+
+    Raises DataError where there are several, and that of the first is not among them.
+    """
+    common = set.intersection(*({one.data for one in of_run} for of_run in evaluated))
+    shared = [one for one in evaluated[0] if one.data in common]
+    if len(shared) > 1 and not shared[0].evaluation["own_data"]:
+        titles = ", ".join(data_title(one.evaluation) for one in shared)
+        raise DataError(f"the runs were measured on several data sets ({titles}); choose one of them with --data")
+    return shared[0].data if shared else None
+
+
+def _measured(
+    run: Path, config: CompareConfig, fingerprint: str | None, before: list[_Measured], quiet: bool
+) -> _Measured:
+    found = next((one for one in before if fingerprint in (None, one.data)), None)
+    if found is not None:
+        return found
     if config.data is None:
         raise DataError(
             f"{run}: not evaluated query by query on split '{config.split}'; give --data, or run: "
             f"pfcvr eval {run} --data D --split {config.split}"
         )
-    evaluation = evaluate(
+    evaluate(
         EvalConfig(run=run, data=config.data, split=config.split, device=config.device, workers=config.workers), quiet
     )
-    return _Measured(run, evaluation, read_query_results(query_results_path(run, config.split)))
+    return next(one for one in _evaluated(run, config.split) if one.data == fingerprint)
 
 
 def _check_same_queries(first: _Measured, other: _Measured, split: str) -> None:
@@ -128,7 +164,7 @@ def _check_same_queries(first: _Measured, other: _Measured, split: str) -> None:
         sizes = [f"{len(one.results.vehicle_ids):,} queries, {one.asked[1]:,} images" for one in (first, other)]
         raise DataError(
             f"{first.run} and {other.run} were measured on different queries or galleries of split '{split}' "
-            f"({sizes[0]}; {sizes[1]}); run pfcvr eval on one data set for both"
+            f"({sizes[0]}; {sizes[1]}); run pfcvr eval on one data set for both, or give --data"
         )
 
 
@@ -139,6 +175,7 @@ def _units(entry: _Entry, config: CompareConfig) -> UnitSums:
 
 def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
     low, high = bootstrap_interval(units, seed)
+    most_seen = max(entry.runs, key=lambda run: tuple((run.evaluation["trained_on"] or {}).values())).evaluation
     metrics = {}
     for column, name in enumerate(REACHED):
         _, deviation = mean_and_deviation([float(run.results.values[:, column].mean()) for run in entry.runs])
@@ -153,6 +190,9 @@ def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
         **{name: entry.common(name) for name in ("method", "variant", "protocol")},
         "seeds": [int(run.evaluation["seed"]) for run in entry.runs],
         "metrics": metrics,
+        "trained_on": most_seen["trained_on"],
+        "warning": trained_on_sentence(str(entry.path), most_seen),
+        "notes": notes_on_data(str(entry.path), most_seen),
     }
 
 

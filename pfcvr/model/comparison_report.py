@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pfcvr.model.published import CAVEAT, METRICS, PublishedTable
-from pfcvr.model.text_table import markdown_table, measured
+from pfcvr.model.evaluations import data_title
+from pfcvr.model.published import METRICS, PublishedTable
+from pfcvr.model.text_table import markdown_table, measured, shares
 
 TITLES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 TESTED = {"rank1": "Rank-1", "mAP": "mAP"}
@@ -24,21 +25,26 @@ class ComparisonReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``: the facts, and ``rows`` with run, method, variant, protocol, seeds, ``metrics`` (mean, low,
-        high, deviation) and, but for the first, ``against_first`` (difference, low, high, p_value)."""
+        high, deviation), ``trained_on``, ``warning`` where that is not nothing, ``notes`` on its data and, but for the
+        first, ``against_first`` (difference, low, high, p_value)."""
         published = None if self.published is None else {"title": self.published.title, "rows": self.published.rows}
         return {**self.facts, "rows": self.rows, "published": published}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be said of each entry that was trained on what it is measured on."""
+        return [row["warning"] for row in self.rows if row["warning"] is not None]
 
     def text(self) -> str:
         """Markdown for people: a table of figures, one of differences, and how to read them."""
         titles = ["run", "method", "variant", "protocol", "seeds", *TITLES.values()]
         cells = [_figures(row) for row in self.rows]
+        cells.append([f"chance on {self.facts['data']}", "", "", "", "", *shares(self.facts["chance"], TITLES)])
         if self.published is not None:
             cells += [
-                [name, "", "", "as printed", "", *(f"{row[metric]:.1f}" for metric in METRICS), ""]
+                [f"{name}, {self.published.on}", "", "", "", "", *shares(row, METRICS), ""]
                 for name, row in self.published.rows.items()
             ]
-        chance = self.facts["chance"]
-        cells.append(["chance", "", "", "", "", f"{chance['rank1']:.1f}", "", "", f"{chance['mAP']:.1f}", ""])
         parts = [self._head(), "", markdown_table(titles, cells), ""]
         if len(self.rows) > 1:
             first = self.rows[0]["run"]
@@ -47,7 +53,7 @@ class ComparisonReport:
         return "\n".join([*parts, *self._notes()])
 
     def csv(self) -> str:
-        """One line an entry; published rows have figures alone."""
+        """One line an entry; published rows have figures, and in ``published_on`` what they are of."""
         import pandas
 
         records: list[dict[str, Any]] = []
@@ -61,19 +67,21 @@ class ComparisonReport:
                 record |= {f"{name}_{key}_to_first": value for key, value in found.items()}
             records.append(record)
         if self.published is not None:
-            records += [{"run": name, "protocol": "as printed", **row} for name, row in self.published.rows.items()]
+            on = {"published_on": self.published.data_set}
+            records += [{"run": name, **on, **row} for name, row in self.published.rows.items()]
         text: str = pandas.DataFrame(records).to_csv(index=False)
         return text
 
     def _head(self) -> str:
         facts = self.facts
         return (
-            f"Split {facts['split']}: {facts['queries']:,} queries of {facts['identities']:,} identities, "
-            f"{facts['gallery']:,} images"
+            f"Split {facts['split']} of {data_title(facts)}: {facts['queries']:,} queries of "
+            f"{facts['identities']:,} identities, {facts['gallery']:,} images"
         )
 
     def _notes(self) -> list[str]:
         notes = [f"Percent [95 % interval], by bootstrap over {UNITS[self.facts['unit']]}."]
+        notes += [note for row in self.rows for note in row["notes"]]
         if any(len(row["seeds"]) > 1 for row in self.rows):
             notes.append("± is the deviation over the seeds; the interval is of their mean and knows nothing of seeds.")
         if len(self.rows) > 1:
@@ -84,7 +92,7 @@ class ComparisonReport:
         if len({row["protocol"] for row in self.rows}) > 1:
             notes.append("The protocols differ: published chooses weights on test, clean does not.")
         if self.published is not None:
-            notes.append(f"Rows without a method: {self.published.title}, arXiv 2605.06012. {CAVEAT}")
+            notes += self.published.caveats(self.facts["gallery"], self.facts["identities"])
         return notes
 
 

@@ -4,6 +4,7 @@ The only place where identities become labels 0..K-1. Pixels and parts are read 
 that say which image is whose are held in memory.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,11 @@ class Rows:
         if not all(row is None or isinstance(row, dict) for row in phrases):
             raise DataError(f"{self.where}: column part_texts has no names of parts; expected a text for each of them")
         return [{part: text for part, text in (row or {}).items() if text and text.strip()} for row in phrases]
+
+    def image_hashes(self) -> list[str]:
+        """SHA-256 of each image file: as the data set states it, else of the bytes it holds."""
+        stated = self._column("sha256")
+        return [value or hashlib.sha256(self.image_bytes(row)).hexdigest() for row, value in enumerate(stated)]
 
     def duplicates(self) -> int:
         """How many images repeat the file of an earlier one."""

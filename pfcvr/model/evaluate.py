@@ -13,33 +13,37 @@ from typing import Any
 import numpy as np
 
 from pfcvr.config import EvalConfig
-from pfcvr.errors import CheckpointError, DataError, SourceError
+from pfcvr.errors import DataError, SourceError
 from pfcvr.files import write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
+from pfcvr.model.evaluations import data_title, evaluation_name, evaluation_path, notes_on_data
 from pfcvr.model.figures import draw_figures
 from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.query_results import query_results_path, write_query_results
 from pfcvr.model.retrievers import load_retriever
+from pfcvr.model.trained_on import read_trained_on, trained_on_sentence
 
 TITLES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
-KEPT_FACTS = ("method", "variant", "protocol", "seed", "queries", "gallery", "data_fingerprint")
 NAMES = ("rank1", "rank5", "rank10", "mAP", "mINP")
+CHANCE = NAMES[:4]  # of mINP no expectation is printed
 
 
 def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     """Measure a finished run on ``config.split``; also written to ``RUN/eval-<split>.json``, and what each query
-    reached to ``RUN/queries-<split>.jsonl``.
+    reached to ``RUN/queries-<split>.jsonl``, or to files of their own on another data set than the run was trained on
+    (``pfcvr.model.evaluations``).
 
     Returns:
-        ``run, method, variant, protocol, seed, split, data, queries, truncated_captions, gallery, duplicates,
-        best_step``; ``metrics``, ``without_own_image`` and ``permuted`` with rank1, rank5, rank10, mAP, mINP in
-        percent; ``trapezoid_mAP``, mAP as Market-1501's evaluator counts it; ``chance`` with rank1 and
-        mAP; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given; ``figures`` with files
-        and notes where pictures were asked for.
+        ``run, method, variant, protocol, seed, split, data, data_fingerprint, own_data, queries, truncated_captions,
+        gallery, duplicates, best_step``; ``metrics``, ``without_own_image`` and ``permuted`` with rank1, rank5, rank10,
+        mAP, mINP in percent; ``trapezoid_mAP``, mAP as Market-1501's evaluator counts it; ``chance`` with rank1, rank5,
+        rank10 and mAP; ``trained_on`` with the numbers of images and vehicle_ids that the run was trained on, None
+        where that is not known; ``family`` with rank1, chance_rank1, queries, skipped where a truth file is given;
+        ``figures`` with files and notes where pictures were asked for.
 
     Raises:
         CheckpointError: the run is not finished or cannot be read.
@@ -54,6 +58,7 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         raise DataError(f"{config.data}: no image of split '{config.split}' has a caption to search with")
     families = None if config.truth is None else _families(config.truth, rows)
     retriever = load_retriever(manifest["method"], folder.model, torch_device(config))
+    trained_on = read_trained_on(folder.root)
     encoded = encode_split(retriever, rows, worker_count(config), quiet)
     by_query = encoded.query_metrics()
     measured = by_query.means()
@@ -63,9 +68,11 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
         "split": config.split,
         "data": config.data,
         "data_fingerprint": data.fingerprint,
+        "own_data": data.fingerprint == manifest.get("data"),
+        "trained_on": None if trained_on is None else trained_on.shared_with(rows),
         "metrics": _named(measured),
         "trapezoid_mAP": measured.trapezoid_mAP,
-        "chance": {"rank1": measured.chance_rank1, "mAP": measured.chance_mAP},
+        "chance": {name: getattr(measured, f"chance_{name}") for name in CHANCE},
         "queries": measured.queries,
         "truncated_captions": retriever.truncated([text for texts in rows.captions for text in texts]),
         "gallery": len(rows),
@@ -76,8 +83,9 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     }
     if families is not None:
         result["family"] = family_metrics(encoded, families, _cameras(rows))
-    write_query_results(query_results_path(folder.root, config.split), rows, by_query)
-    write_json(folder.root / f"eval-{config.split}.json", result)
+    name = evaluation_name(config.split, data.fingerprint, manifest.get("data"))
+    write_query_results(query_results_path(folder.root, name), rows, by_query)
+    write_json(evaluation_path(folder.root, name), result)
     if config.figures is not None:
         model = PfcvrModel.from_pretrained(folder.model)
         figures = draw_figures(config.figures, model, rows, encoded, int(manifest["seed"]), data.coverage)
@@ -85,30 +93,18 @@ def evaluate(config: EvalConfig, quiet: bool = False) -> dict[str, Any]:
     return result
 
 
-def read_evaluation(run: Path, split: str) -> dict[str, Any] | None:
-    """What ``evaluate`` wrote about ``split``, if it wrote that and the results of every query.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    path = run / f"eval-{split}.json"
-    if not path.is_file() or not query_results_path(run, split).is_file():
-        return None
-    try:
-        found = json.loads(path.read_bytes())
-        return {name: found[name] for name in (*KEPT_FACTS, "metrics", "chance")} | {
-            name: int(found[name]) for name in ("seed", "queries", "gallery")
-        }
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
+def warnings(result: dict[str, Any]) -> list[str]:
+    """What is to be said at once of ``result`` of ``evaluate``: that the run was trained on what it was measured on."""
+    sentence = trained_on_sentence(result["run"], result)
+    return [] if sentence is None else [sentence]
 
 
 def text(result: dict[str, Any]) -> str:
     """``result`` of ``evaluate`` as a table for people, chance and controls beside the metrics."""
     head = (
-        f"{result['run']} on {result['split']}: {result['queries']:,} queries, {result['gallery']:,} images of "
-        f"{result['identities']:,} vehicles; method {result['method']}, variant {result['variant']}, "
-        f"protocol {result['protocol']}, seed {result['seed']}"
+        f"{result['run']} on {result['split']} of {data_title(result)}: {result['queries']:,} queries, "
+        f"{result['gallery']:,} images of {result['identities']:,} vehicles; method {result['method']}, "
+        f"variant {result['variant']}, protocol {result['protocol']}, seed {result['seed']}"
     )
     lines = [head, " " * 20 + "".join(f"{title:>9}" for title in TITLES)]
     for title, values in (
@@ -119,6 +115,7 @@ def text(result: dict[str, Any]) -> str:
     ):
         cells = [f"{values[name]:>9.1f}" if name in values else " " * 9 for name in NAMES] if values else ["  not here"]
         lines.append(f"{title:<20}" + "".join(cells))
+    lines += notes_on_data(result["run"], result)
     if result["truncated_captions"]:
         cut, queries = result["truncated_captions"], result["queries"]
         lines.append(f"{cut:,} of {queries:,} captions are longer than the model reads and were cut")

@@ -36,6 +36,8 @@ class RetrievalMetrics:
     queries: int
     skipped: int
     chance_rank1: float
+    chance_rank5: float
+    chance_rank10: float
     chance_mAP: float  # noqa: N815
 
 
@@ -64,6 +66,8 @@ class QueryMetrics:
             )
         counts, first = self.relevant[answerable], self.first_hit_rank[answerable]
         rank1, rank5, rank10 = (_percent(first <= rank) for rank in RANKS)
+        chances = (_percent(chance_hit(counts, self.gallery_size, rank)) for rank in RANKS)
+        chance_rank1, chance_rank5, chance_rank10 = chances
         return RetrievalMetrics(
             rank1=rank1,
             rank5=rank5,
@@ -73,7 +77,9 @@ class QueryMetrics:
             trapezoid_mAP=_percent(self.trapezoid_precision[answerable]),
             queries=len(counts),
             skipped=int((~answerable).sum()),
-            chance_rank1=_percent(counts / self.gallery_size),
+            chance_rank1=chance_rank1,
+            chance_rank5=chance_rank5,
+            chance_rank10=chance_rank10,
             chance_mAP=_percent(chance_average_precision(counts, self.gallery_size)),
         )
 
@@ -127,6 +133,18 @@ def score_metrics(
             fractions[:, query] = _precisions(ranks)
     gallery_size = len(gallery_labels) - (own is not None)
     return QueryMetrics(counts[0], counts[1], fractions[0], fractions[1], fractions[2], gallery_size)
+
+
+def chance_hit(relevant: NDArray[np.int64], gallery_size: int, rank: int) -> NDArray[np.float64]:
+    """Probability that a random ranking has one of ``relevant`` hits among its first ``rank`` of ``gallery_size``.
+
+    ``1 - C(G-m, k) / C(G, k)``: the first k are all wrong where the second is wrong too, after the first, and so on.
+    """
+    missed = np.ones(len(relevant))
+    for place in range(min(rank, gallery_size)):
+        missed *= np.maximum(gallery_size - relevant - place, 0) / (gallery_size - place)
+    hit: NDArray[np.float64] = 1 - missed
+    return hit
 
 
 def chance_average_precision(relevant: NDArray[np.int64], gallery_size: int) -> NDArray[np.float64]:

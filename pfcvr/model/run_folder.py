@@ -1,7 +1,8 @@
 """A training run on disk: what it was made from, whether it is finished, and the lock that keeps two trainers apart.
 
 ``RUN/`` holds ``recipe.toml``, ``metrics.jsonl``, ``curves.png``, ``tensorboard/``, ``model/`` (the best weights so
-far), while it trains ``draft.json`` and ``checkpoint.pt``, and once it is finished ``run.json``, written last.
+far), while it trains ``draft.json`` and ``checkpoint.pt``, and once it is finished ``trained_on.json`` and
+``run.json``, which is written last.
 """
 
 import json
@@ -14,10 +15,11 @@ from typing import Any
 
 from pfcvr.config import Protocol, Recipe
 from pfcvr.errors import CheckpointError, SealedError
-from pfcvr.files import atomic_write, process_lock, write_json
+from pfcvr.files import atomic_write, lock_holder, process_lock, write_json
 from pfcvr.model.recipes import flat_keys, load_recipe
 
 RUN_VERSION = 1
+LOCK = ".lock"
 DIFFERENCES_NAMED = 4
 NAMED_IN_IDENTITY = ("method", "variant")
 NAMED_IN_MANIFEST = ("method", "variant", "protocol", "seed", "best_step", "selection")
@@ -62,7 +64,7 @@ class RunFolder:
                 f"{self.root}: exists and is not a training run of pfcvr; give a new or empty folder with --out"
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        with process_lock(self.root / ".lock", "training in this folder"):
+        with process_lock(self.root / LOCK, "training in this folder"):
             yield
 
     def begin(self, identity: RunIdentity) -> dict[str, Any] | None:
@@ -103,6 +105,9 @@ class RunFolder:
         """The manifest; raises CheckpointError when there is no run here or it is not finished."""
         manifest = self.read_manifest()
         if manifest is None:
+            trainer = self.trainer()
+            if trainer is not None:
+                raise CheckpointError(f"{self.root}: is being trained by {trainer}; wait until it is finished")
             if self.draft.is_file():
                 raise CheckpointError(f"{self.root}: training is not finished; run the same pfcvr train to continue it")
             raise self.no_run()
@@ -112,6 +117,15 @@ class RunFolder:
                 f"{self.manifest}: damaged, '{missing}' is missing; restore the file or train again in a new folder"
             )
         return manifest
+
+    def trainer(self) -> str | None:
+        """Who is training here at the moment, and after how many steps it last wrote; None where nobody is."""
+        holder = lock_holder(self.root / LOCK)
+        if holder is None:
+            return None
+        whole_lines = self.metrics.read_bytes().split(b"\n")[:-1] if self.metrics.is_file() else []
+        steps = f", at least {json.loads(whole_lines[-1])['step']:,} steps so far" if whole_lines else ""
+        return f"process {holder}{steps}"
 
     def no_run(self) -> CheckpointError:
         """The error to raise where a run is needed and there is none."""
@@ -130,7 +144,7 @@ class RunFolder:
         return load_recipe(str(self.recipe))
 
     def _foreign_files(self) -> bool:
-        ours = {".lock", f".{self.draft.name}.partial"}
+        ours = {LOCK, f".{self.draft.name}.partial"}
         return any(path.name not in ours for path in self.root.iterdir())
 
     def _check_same(self, identity: RunIdentity) -> None:

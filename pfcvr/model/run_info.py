@@ -1,13 +1,15 @@
 """``pfcvr info``: what a run is and what it reached, finished or not."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pfcvr.errors import CheckpointError
 from pfcvr.model.checkpoint import read_state
+from pfcvr.model.evaluations import DIGITS, data_title, notes_on_data, stored_evaluations
 from pfcvr.model.hub_run import open_facts
 from pfcvr.model.run_folder import RunFolder
+
+OF_SET = ("split", "data", "data_fingerprint", "own_data", "trained_on")
+SHOWN = (*OF_SET, "metrics", "chance", "queries", "gallery", "identities")
 
 
 def run_info(run: Path) -> dict[str, Any]:
@@ -31,12 +33,11 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
     if manifest is None:
         state = read_state(folder.checkpoint)
-        facts |= {"finished": False, **folder.read_identity(), "step": state.step, "best": state.best}
+        unfinished = {"step": state.step, "best": state.best, "trainer": folder.trainer()}
+        facts |= {"finished": False, **folder.read_identity(), **unfinished}
     else:
         facts |= {"finished": True, **{name: value for name, value in manifest.items() if name != "identity"}}
-    facts["evaluations"] = {
-        path.stem.removeprefix("eval-"): _metrics(path) for path in sorted(folder.root.glob("eval-*.json"))
-    }
+    facts["evaluations"] = {one.name: {name: one.facts[name] for name in SHOWN} for one in stored_evaluations(folder)}
     return facts
 
 
@@ -49,22 +50,19 @@ def run_info_text(facts: dict[str, Any]) -> str:
         lines += [
             f"trained on {train['images']:,} images of {train['identities']:,} ids, {train['pairs']:,} captions, "
             f"for {facts['steps']:,} steps, {facts['parameters']:,} parameters",
+            f"data set: {facts['data_source']} ({facts['data'][:DIGITS]})",
             f"best weights after step {facts['best_step']:,}: " + _measured(facts["selection"], facts["metrics"]),
         ]
         lines += [f"note: {note}" for note in facts["notes"]]
+    elif facts["trainer"] is not None:
+        lines.append(f"not finished: is being trained by {facts['trainer']}")
     else:
         lines.append(f"not finished: {facts['step']:,} steps so far; run the same pfcvr train again to continue")
-    lines += [_measured(split, found["metrics"]) for split, found in facts["evaluations"].items()]
+    for found in facts["evaluations"].values():
+        lines.append(_measured(f"{found['split']} of {data_title(found)}:", found["metrics"]))
+        lines += [f"  {note}" for note in notes_on_data(facts["run"], found)]
     return "\n".join(lines)
 
 
 def _measured(split: str, metrics: dict[str, float]) -> str:
     return f"{split} Rank-1 {metrics['rank1']:.1f}, Rank-5 {metrics['rank5']:.1f}, mAP {metrics['mAP']:.1f}"
-
-
-def _metrics(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-        return {name: content[name] for name in ("metrics", "chance", "queries", "gallery")}
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None

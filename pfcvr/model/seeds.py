@@ -40,10 +40,16 @@ class SeedsResult:
         rows = [[f"seed {run.seed}", *(measured(run.metrics[name]) for name in SHOWN)] for run in self.runs]
         mean = ["mean ± deviation"]
         mean += [measured(float(found["mean"] or 0), found["deviation"]) for found in self.metrics.values()]
+        chance = ["chance", *(self._chance(name) for name in SHOWN)]
         count = f"{len(self.runs)} {'seeds' if len(self.runs) > 1 else 'seed'}"
         head = f"{self.out}: {count}, best weights of each on {self.selection}"
         failures = [f"seed {seed} diverged and is left out: {why}" for seed, why in self.diverged.items()]
-        return "\n".join([head, markdown_table(["", *SHOWN.values()], [*rows, mean]), *failures])
+        return "\n".join([head, markdown_table(["", *SHOWN.values()], [*rows, mean, chance]), *failures])
+
+    def _chance(self, name: str) -> str:
+        """Its mean, since where val is carved from train each seed is measured on other images."""
+        values = [run.metrics[f"chance_{name}"] for run in self.runs if f"chance_{name}" in run.metrics]
+        return measured(mean_and_deviation(values)[0]) if values else ""
 
 
 def train_seeds(

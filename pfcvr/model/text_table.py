@@ -1,6 +1,6 @@
 """Small tables for people: Markdown with aligned columns, which also reads well in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -14,6 +14,11 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def measured(mean: float, deviation: float | None = None) -> str:
     """A percentage, with its standard deviation where there is one."""
     return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def shares(figures: dict[str, float], names: Iterable[str]) -> list[str]:
+    """The percentages called ``names``; empty where there is none."""
+    return [f"{figures[name]:.1f}" if name in figures else "" for name in names]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -39,6 +39,8 @@ from pfcvr.model.run_log import RunLog, StepLosses, all_finite, draw_curves
 from pfcvr.model.schedule import rate_factor, set_rates
 from pfcvr.model.step import BatchLosses, TrainingStep, read_losses, start_processes
 from pfcvr.model.tokenizer import caption_tokenizer
+from pfcvr.model.trained_on import NAME as TRAINED_ON
+from pfcvr.model.trained_on import write_trained_on
 from pfcvr.progress import Progress
 
 LOSSES_PER_WRITE = 10  # reading a loss makes the device wait, so losses are read together
@@ -102,6 +104,8 @@ def train(config: TrainConfig, quiet: bool = False, say: Callable[[str], None] |
     is_first = accelerator.is_main_process
     with folder.claimed() if is_first else nullcontext(), disk_full_stops(f"{config.out}: training"):
         manifest = from_first(folder.begin(identity) if is_first else None, device)
+        if is_first and manifest is not None and not (config.out / TRAINED_ON).is_file():
+            write_trained_on(config.out, splits.train)  # a run of an earlier version
         if manifest is not None:
             return _result(config.out, manifest, already_done=True)
         training = _Training(config, recipe, data, splits, accelerator)
@@ -152,6 +156,7 @@ class _Training:
         if log is None:
             return {}
         draw_curves(folder)
+        write_trained_on(folder.root, self.splits.train)
         return self._facts()
 
     def _check_same_start(self) -> None:

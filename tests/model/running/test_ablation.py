@@ -143,9 +143,14 @@ def test_a_table_is_trained_measured_and_written_in_all_forms(config: AblateConf
 
     text = (config.out / "table-5-test.md").read_text()
     assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in text
-    assert "published Rank-1" in text
+    assert "| published on T2I-VeRI: Rank-1 |" in text
+    assert "(15 images of 5 vehicles) is not the test split of T2I-VeRI (729 images of 230 vehicles)" in text
+    chance = next(line for line in text.splitlines() if line.startswith("| chance on data-set "))
+    cells = [cell.strip() for cell in chance.split("|")][2:-1]
+    assert cells[:3] == ["20.0", "73.6", "97.8"]  # one, five and ten of 15 images, of which 3 are right
+    assert cells[4:] == [""] * 4
     assert "26.6 " in text
-    assert "Table V, T2I-VeRI" in text
+    assert "Figures published on T2I-VeRI: Table V," in text
     assert "chance" in text
     assert "Average precision is not defined alike" in text
     records = list(csv.DictReader(io.StringIO((config.out / "table-5-test.csv").read_text())))
@@ -241,12 +246,14 @@ def test_tables_3_and_4_put_baseline_and_pfcvr_above_the_published_rivals(config
         ("4", "Table IV, T2I-VeRW", "MARS", 52.8),
     ):
         text = (config.out / f"table-{table}-test.md").read_text()
-        assert f"Published figures: {source}, arXiv" in text
-        line = next(line for line in text.splitlines() if line.startswith(f"| {rival} (2025), as printed"))
+        on = source.rpartition(", ")[2]
+        assert f"Figures published on {on}: {source.partition(',')[0]}, arXiv" in text
+        line = next(line for line in text.splitlines() if line.startswith(f"| {rival} (2025), published on {on} "))
         assert [cell.strip() for cell in line.split("|")][2] == str(rank1)
         records = list(csv.DictReader(io.StringIO((config.out / f"table-{table}-test.csv").read_text())))
         assert float(records[0]["rank1"]) == pytest.approx(report.rows[0]["metrics"]["rank1"]["mean"])
-        assert next(float(r["published_rank1"]) for r in records if r["key"] == f"{rival} (2025)") == rank1
+        printed = next(record for record in records if record["key"] == f"{rival} (2025)")
+        assert (float(printed["published_rank1"]), printed["published_on"]) == (rank1, on)
         with Image.open(config.out / f"table-{table}-test.png") as picture:
             assert picture.height > 500
 

@@ -197,12 +197,17 @@ def test_published_rivals_stand_beside_with_what_to_know_about_them(
     assert printed == (tmp_path / "out" / "compare-test.md").read_text()
     rivals = [line for line in printed.splitlines() if line.startswith("| VFE-TPS (2025)")]
     assert [cell.strip() for cell in rivals[0].split("|")][6:10] == ["53.7", "82.0", "89.7", "24.4"]
-    for sentence in ("Table IV, T2I-VeRW", "Average precision is not defined alike", "The protocols differ"):
+    assert rivals[0].split("|")[1].strip() == "VFE-TPS (2025), published on T2I-VeRW"
+    assert "(15 images of 5 vehicles) is not the test split of T2I-VeRW (4,403 images of 545 vehicles)" in printed
+    source = "Figures published on T2I-VeRW: Table IV"
+    for sentence in (source, "Average precision is not defined alike", "The protocols differ"):
         assert sentence in printed
     records = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare-test.csv").read_text())))
     assert [record["run"] for record in records[:2]] == [str(measured_run), str(other)]
     assert float(records[1]["rank1_p_value_to_first"]) <= 1
-    assert float(next(r for r in records if r["run"] == "IRRA (2023)")["rank1"]) == 47.3
+    irra = next(record for record in records if record["run"] == "IRRA (2023)")
+    assert (float(irra["rank1"]), irra["published_on"]) == (47.3, "T2I-VeRW")
+    assert records[0]["published_on"] == ""
 
     assert run(model_app, "pfcvr", ["compare", str(measured_run), str(other), "--json"]) == 0
     answer = json.loads(capfd.readouterr().out)

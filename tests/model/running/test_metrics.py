@@ -10,6 +10,7 @@ from pfcvr.errors import DataError
 from pfcvr.model import metrics
 from pfcvr.model.metrics import (
     chance_average_precision,
+    chance_hit,
     feature_metrics,
     label_numbers,
     score_metrics,
@@ -115,6 +116,15 @@ def test_chance_is_what_all_orders_give_on_average() -> None:
     scores = np.random.default_rng(0).random((3, 6), dtype=np.float32)
     measured = score_metrics([scores], np.array([0, 0, 1]), np.array([0, 0, 0, 1, 2, 2])).means()
     assert measured.chance_rank1 == pytest.approx(100 * (3 / 6 + 3 / 6 + 1 / 6) / 3)
+    assert measured.chance_rank5 == pytest.approx(100 * (1 + 1 + 5 / 6) / 3)
+    assert measured.chance_rank10 == 100  # the gallery has six
+
+
+@pytest.mark.parametrize(("relevant", "size", "rank"), [(1, 7, 5), (2, 7, 5), (2, 6, 1), (6, 6, 5), (1, 3, 5)])
+def test_chance_at_a_rank_is_the_share_of_draws_with_a_hit(relevant: int, size: int, rank: int) -> None:
+    draws = list(itertools.combinations(range(size), min(rank, size)))
+    share = np.mean([min(draw) < relevant for draw in draws])
+    assert chance_hit(np.array([relevant]), size, rank)[0] == pytest.approx(share)
 
 
 def test_memory_does_not_grow_with_queries_times_gallery() -> None:

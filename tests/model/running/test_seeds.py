@@ -40,6 +40,8 @@ def test_each_seed_has_its_folder_and_a_finished_one_is_not_trained_again(config
     assert summary["metrics"]["mAP"]["deviation"] == pytest.approx(stdev(reached))
     assert "2 seeds, best weights of each on val" in result.text()
     assert f"{mean(reached):.1f} ± {stdev(reached):.1f}" in result.text()
+    chance = next(line for line in result.text().splitlines() if line.startswith("| chance "))
+    assert [cell.strip() for cell in chance.split("|")][2:5] == ["33.3", "95.2", "100.0"]  # 3 of 9 val images are right
     with pytest.raises(CheckpointError, match=r"runs: holds runs of 2 seeds; name one of them, .*runs/seed-3$"):
         RunFolder(config.out).finished()
 
