@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pfcvr"
 GROUND = {"errors", "records", "config", "files", "jsonl", "store", "stage", "row_index", "progress", "backends"}
 GROUND |= {"identity_draw", "clip_vocabulary", "row_pool", "stage_files", "stage_plan", "stage_reuse", "hub", "scratch"}
-GROUND |= {"colours", "wording"}
+GROUND |= {"colours", "lettering", "wording"}
 CLI = {path.stem for path in PACKAGE.glob("cli*.py")}
 HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "pyarrow", "cv2", "PIL", "numpy", "accelerate")
 LONGEST_FILE = 420

@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw
 
 from pfcvr.errors import WorkspaceError
 from pfcvr.files import atomic_write
+from pfcvr.lettering import INK, PALE, PAPER, fitting, font
 from pfcvr.pipeline.audit import Case
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
-from pfcvr.pipeline.lettering import INK, PALE, PAPER, fitting, font
 from pfcvr.store import Workspace
 
 SIDE, MARGIN, LINE_HEIGHT = 200, 12, 17

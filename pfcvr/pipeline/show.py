@@ -14,9 +14,9 @@ from pfcvr.colours import PART_COLOURS
 from pfcvr.config import ShowConfig
 from pfcvr.errors import NothingKept, WorkspaceError
 from pfcvr.files import atomic_write
+from pfcvr.lettering import INK, PALE, PAPER, fitting, font, legible
 from pfcvr.pipeline.images import UnreadableImage, open_rgb
 from pfcvr.pipeline.joined import JoinedImage, PixelFiles, PixelsUnavailable, joined_images
-from pfcvr.pipeline.lettering import INK, PALE, PAPER, fitting, font, legible
 from pfcvr.pipeline.part_report import certainty, equally_certain
 from pfcvr.records import PARTS, PartInstance
 from pfcvr.store import Workspace

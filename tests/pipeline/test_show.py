@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfcvr import geometry
+from pfcvr import geometry, lettering
 from pfcvr.config import ShowConfig
 from pfcvr.errors import NothingKept, WorkspaceError
-from pfcvr.pipeline import lettering, show
+from pfcvr.pipeline import show
 from pfcvr.records import PARTS, PartInstance
 
 
