@@ -9,20 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from pfcvr.files import atomic_write
+from pfcvr.lettering import INK, PALE, PAPER, fitting, font
 from pfcvr.model.data import Rows
 from pfcvr.model.metrics import Scores, top_rows
 
 TILE, FRAME, GAP, MARGIN = 150, 6, 10, 16
+OUTER = TILE + 2 * FRAME
 HITS_PER_LINE = 5
-SENTENCE_WIDTH, DESCRIBED = 350, 72
-LINE, FONT_SIZE, NAME_LETTERS = 17, 12, 22
+HITS_WIDTH = HITS_PER_LINE * (OUTER + GAP) - GAP
+DESCRIBED, DESCRIBED_WIDTH = 72, 96
+LINE, SENTENCE_LINES = 17, 6
 LABEL_LINES = 2
 RIGHT, WRONG, UNKNOWN = (20, 150, 70), (205, 45, 45), (150, 150, 150)
-PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
-LINE_HEIGHT = TILE + 2 * FRAME + LABEL_LINES * LINE + 6
+HITS_HEIGHT = OUTER + LABEL_LINES * LINE + 6
 WORDS = {True: "same vehicle", False: "other vehicle", None: ""}
 
 
@@ -58,73 +60,78 @@ def hits_of(scores: Scores, rows: Rows, k: int, vehicle_id: str | None) -> list[
     ]
 
 
+@dataclass(frozen=True)
+class RowPlace:
+    """Where a row of a panel stands, in px: its sentence, and below that its images, from ``left`` and ``top`` on."""
+
+    sentence_top: int
+    sentence: list[str]
+    left: int
+    top: int
+    bottom: int
+
+    def frame_corner(self, hit: int) -> tuple[int, int]:
+        """Top left pixel (x, y) of the frame around image number ``hit``."""
+        line, column = divmod(hit, HITS_PER_LINE)
+        return self.left + column * (OUTER + GAP), self.top + line * HITS_HEIGHT
+
+
+def row_places(rows: Sequence[PanelRow]) -> list[RowPlace]:
+    """The places of ``rows``, one below the other, with room for described images where there are any."""
+    left = MARGIN + (DESCRIBED_WIDTH if any(row.described is not None for row in rows) else 0)
+    places: list[RowPlace] = []
+    for row in rows:
+        start = places[-1].bottom + GAP if places else MARGIN
+        sentence = _wrapped(row.sentence, left + HITS_WIDTH - MARGIN)
+        top = start + len(sentence) * LINE + 4
+        lines = max(1, -(-len(row.hits) // HITS_PER_LINE))
+        places.append(RowPlace(start, sentence, left, top, top + lines * HITS_HEIGHT))
+    return places
+
+
 def render_panel(rows: Sequence[PanelRow], path: Path) -> None:
     """Draw ``rows`` one below the other, five images a line, and write them to ``path`` as PNG."""
-    width = 2 * MARGIN + SENTENCE_WIDTH + HITS_PER_LINE * (TILE + 2 * FRAME + GAP)
-    tops = row_tops(rows)
-    sheet = Image.new("RGB", (width, tops[-1] - GAP + MARGIN), PAPER)
-    for row, top in zip(rows, tops, strict=False):
-        _draw_row(sheet, row, top)
+    places = row_places(rows)
+    size = (places[0].left + HITS_WIDTH + MARGIN, places[-1].bottom + MARGIN)
+    sheet = Image.new("RGB", size, PAPER)
+    for row, place in zip(rows, places, strict=True):
+        _draw_row(sheet, row, place)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         sheet.save(file, "PNG")
 
 
-def row_tops(rows: Sequence[PanelRow]) -> list[int]:
-    """The y where each row begins, and where the one after the last would."""
-    tops = [MARGIN]
-    for row in rows:
-        lines = max(1, -(-len(row.hits) // HITS_PER_LINE))
-        tops.append(tops[-1] + lines * LINE_HEIGHT + GAP)
-    return tops
-
-
-def frame_corner(top: int, hit: int) -> tuple[int, int]:
-    """Top left pixel (x, y) of the frame around number ``hit`` of a row that begins at ``top``."""
-    line, column = divmod(hit, HITS_PER_LINE)
-    return MARGIN + SENTENCE_WIDTH + GAP + column * (TILE + 2 * FRAME + GAP), top + line * LINE_HEIGHT
-
-
-def _draw_row(sheet: Image.Image, row: PanelRow, top: int) -> None:
+def _draw_row(sheet: Image.Image, row: PanelRow, place: RowPlace) -> None:
     draw = ImageDraw.Draw(sheet)
-    font = _font()
-    side = 0 if row.described is None else DESCRIBED
-    lines = _wrapped(row.sentence, font)
-    room = (LINE_HEIGHT - side) // LINE
-    if len(lines) > room:
-        lines = [*lines[: room - 1], lines[room - 1].rsplit(" ", 1)[0] + " …"]
-    draw.multiline_text((MARGIN, top), "\n".join(lines), fill=INK, font=font, spacing=LINE - FONT_SIZE)
+    for number, line in enumerate(place.sentence):
+        draw.text((MARGIN, place.sentence_top + number * LINE), line, fill=INK, font=font())
     if row.described is not None:
-        sheet.paste(_tile(row.described, side), (MARGIN, top + LINE_HEIGHT - side - FRAME))
-        draw.text((MARGIN + side + GAP, top + LINE_HEIGHT - LINE - FRAME), "the described image", fill=FAINT, font=font)
-    outer = TILE + 2 * FRAME
+        sheet.paste(_tile(row.described, DESCRIBED), (MARGIN, place.top))
+        for number, words in enumerate(("the described", "image")):
+            corner = (MARGIN, place.top + DESCRIBED + 3 + number * LINE)
+            draw.text(corner, words, fill=PALE, font=font())
     for number, hit in enumerate(row.hits):
-        x, y = frame_corner(top, number)
+        x, y = place.frame_corner(number)
         colour = UNKNOWN if hit.right is None else RIGHT if hit.right else WRONG
-        draw.rectangle((x, y, x + outer - 1, y + outer - 1), fill=colour)
+        draw.rectangle((x, y, x + OUTER - 1, y + OUTER - 1), fill=colour)
         sheet.paste(_tile(hit.image, TILE), (x + FRAME, y + FRAME))
-        draw.text((x, y + outer + 3), f"{number + 1}.  {hit.image_id}"[:NAME_LETTERS], fill=INK, font=font)
-        draw.text((x, y + outer + 3 + LINE), f"cos {hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font)
+        name = fitting(f"{number + 1}.  {hit.image_id}", OUTER)
+        draw.text((x, y + OUTER + 3), name, fill=INK, font=font())
+        draw.text((x, y + OUTER + 3 + LINE), f"cos {hit.score:.3f}  {WORDS[hit.right]}", fill=colour, font=font())
 
 
-def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's own copy of DejaVu, which has the letters of most alphabets."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """``text`` in lines that are no wider than the column of sentences; a word that is wider is cut."""
+def _wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines no wider than ``width``; a word that is wider is cut, and so is what needs too many lines."""
     lines = [""]
     for word in text.split():
+        word = fitting(word, width)
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= SENTENCE_WIDTH:
+        if font().getlength(longer) <= width:
             lines[-1] = longer
-            continue
-        while font.getlength(word) > SENTENCE_WIDTH:
-            word = word[:-1]
-        lines.append(word)
+        elif len(lines) == SENTENCE_LINES:
+            return [*lines[:-1], fitting(f"{longer} …", width)]
+        else:
+            lines.append(word)
     return lines if lines[0] else lines[1:]
 
 

@@ -20,9 +20,8 @@ from pfcvr.model.panel import (
     WRONG,
     PanelHit,
     PanelRow,
-    frame_corner,
     render_panel,
-    row_tops,
+    row_places,
 )
 from pfcvr.model.search import search
 
@@ -90,10 +89,10 @@ def test_a_known_answer_frames_right_and_wrong(gallery: Path, tmp_path: Path) ->
     answer = search(config_for(gallery, k=12, image_id="003/1", out=tmp_path / "panel.png"), quiet=True)
     assert {hit.right for hit in answer.hits} <= {True, False}
     assert all(hit.right == (hit.vehicle_id == "003") for hit in answer.hits)
+    (place,) = row_places([PanelRow(SENTENCE, [], described=b"")])
     with Image.open(tmp_path / "panel.png") as sheet:
         for number, hit in enumerate(answer.hits):
-            x, y = frame_corner(row_tops([])[0], number)
-            assert sheet.getpixel((x, y)) == (RIGHT if hit.right else WRONG)
+            assert sheet.getpixel(place.frame_corner(number)) == (RIGHT if hit.right else WRONG)
 
 
 class TestWhatAUserIsTold:
@@ -168,16 +167,16 @@ def test_a_panel_has_a_row_a_sentence_and_coloured_frames(tmp_path: Path, image_
     ]
     render_panel(rows, tmp_path / "new folder" / "panel.png")
     with Image.open(tmp_path / "new folder" / "panel.png") as sheet:
-        tops = row_tops(rows)
-        assert sheet.height > tops[3] - 20
+        places = row_places(rows)
+        assert sheet.height > places[2].bottom
         for number, colour in enumerate((RIGHT, WRONG, UNKNOWN)):
-            x, y = frame_corner(tops[0], number)
+            x, y = places[0].frame_corner(number)
             for corner in ((x, y), (x + TILE + 2 * FRAME - 1, y + TILE + 2 * FRAME - 1)):
                 assert sheet.getpixel(corner) == colour
             middle = sheet.getpixel((x + FRAME + TILE // 2, y + FRAME + TILE // 2))
             assert np.abs(np.subtract(middle, (250, 220, 20))).max() <= 4
-        x, y = frame_corner(tops[1], 11)
-        assert y > tops[1] + 2 * TILE, "the twelfth image stands on the third line"
+        x, y = places[1].frame_corner(11)
+        assert y > places[1].top + 2 * TILE, "the twelfth image stands on the third line"
         assert sheet.getpixel((x, y)) == UNKNOWN
 
 
@@ -190,7 +189,27 @@ def test_the_words_below_neighbours_do_not_run_into_each_other(
     render_panel([PanelRow("a car", hits)], tmp_path / "panel.png")
     with Image.open(tmp_path / "panel.png") as panel:
         pixels = np.asarray(panel.convert("L"))
-    (_, y), (next_column, _) = (frame_corner(row_tops([])[0], number) for number in (0, 1))
+    (place,) = row_places([PanelRow("a car", hits)])
+    (_, y), (next_column, _) = (place.frame_corner(number) for number in (0, 1))
     below = pixels[y + TILE + 2 * FRAME :]
     assert (below[:, next_column - 6 : next_column] == 255).all()
     assert (below[:, next_column - 100 : next_column] < 255).any()
+
+
+def test_a_sentence_stands_above_its_images_as_wide_as_they_are() -> None:
+    words = "A white delivery van with a roof rack, black mirrors and a dent in the left sliding door. "
+    short, long, endless, foreign = row_places(
+        [PanelRow(words * n, []) for n in (1, 3, 500)] + [PanelRow("白色的车", [])]
+    )
+    assert short.sentence == [words.strip()]
+    assert (len(long.sentence), " ".join(long.sentence)) == (2, (words * 3).strip())
+    assert (len(endless.sentence), endless.sentence[-1][-1]) == (6, "…")
+    assert foreign.sentence == ["[U+767D][U+8272][U+7684][U+8F66]"], "the font has no Chinese letters"
+    for place in (short, long, endless, foreign):
+        assert place.left == 16
+        assert place.top >= place.sentence_top + 17 * len(place.sentence)
+
+
+def test_room_for_described_images_is_there_where_one_is_known() -> None:
+    with_one = row_places([PanelRow("a car", []), PanelRow("a van", [], described=b"")])
+    assert {place.left for place in with_one} == {112}
