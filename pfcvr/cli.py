@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -24,7 +25,7 @@ from pfcvr.cli_study import app as study_app
 from pfcvr.errors import PfcvrError, first_line
 from pfcvr.files import DISK_FULL
 
-INTERRUPTED = 130
+USAGE, INTERRUPTED = 2, 130
 TEMPORARY_FULL = (
     "the disk for temporary files is full; free some space there, or set SQLITE_TMPDIR to a folder on another disk, "
     "and run the same command to continue"
@@ -36,6 +37,24 @@ data_app.add_typer(data_out_app)
 data_app.add_typer(data_push_app)
 model_app.add_typer(study_app)
 model_app.add_typer(model_push_app)
+
+
+def _tell_version(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"{context.info_name} {version('pfcvr')}")
+        raise typer.Exit
+
+
+@data_app.callback()
+@model_app.callback()
+def _program(
+    wants_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What every program takes before its command."""
 
 
 def data_main() -> None:
@@ -51,6 +70,9 @@ def model_main() -> None:
 def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
     """Run ``program`` with ``arguments`` and return its exit code; with ``--json`` an error is one object on stdout."""
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    if not arguments:
+        app(["--help"], prog_name=program, standalone_mode=False)
+        return USAGE
     try:
         result = app(list(arguments), prog_name=program, standalone_mode=False)
     except PfcvrError as error:
@@ -76,8 +98,9 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str]) -> int:
         # Typer carries its own copy of click and exports no base class of its usage errors: they are known by shape.
         if not hasattr(error, "format_message"):
             return _own_fault(error, program, as_json, debug)
-        sentence = f"{error.format_message()} See: {program} --help"
-        return _report(sentence, "UsageError", int(getattr(error, "exit_code", 2)), as_json)
+        asked = getattr(getattr(error, "ctx", None), "command_path", program)
+        sentence = f"{error.format_message()} See: {asked} --help"
+        return _report(sentence, "UsageError", int(getattr(error, "exit_code", USAGE)), as_json)
     if result == INTERRUPTED:  # which Typer also returns when Ctrl-C reached it first
         return _report("stopped by Ctrl-C; run the same command to continue", "Interrupted", INTERRUPTED, as_json)
     return result if isinstance(result, int) else 0

@@ -76,10 +76,10 @@ def import_(
     """
     values = {"source": source, "format": source_format, "strict": strict}
     config = settings.parse(settings.ImportConfig, values, "pfcvr-data import")
-    from pfcvr.pipeline.import_ import report
+    from pfcvr.pipeline.import_ import report, workspace_for
 
     options = RunOptions(overwrite, retry)
-    run_and_print("import_", Workspace(workspace, create=True), config, options, as_json, report)
+    run_and_print("import_", workspace_for(config, workspace), config, options, as_json, report)
 
 
 @app.command()
@@ -117,11 +117,11 @@ def caption(
     captioner: Annotated[
         str,
         typer.Option(
-            help="template (from metadata), import (from --captions), openai (a server at --base-url; its key, if it "
-            "wants one, in OPENAI_API_KEY), vllm (servers started for the run) or transformers (a small model in "
-            "this process)."
+            help="import (from --captions), openai (a server at --base-url; its key, if it wants one, in "
+            "OPENAI_API_KEY), vllm (servers started for the run), transformers (a small model in this process) or "
+            "template (from metadata; to try the pipeline, not to train on)."
         ),
-    ] = "template",
+    ],
     captions: Annotated[
         Path | None, typer.Option(help="JSON, JSONL, CSV or TSV that names images; none: the one imported with them.")
     ] = None,
@@ -207,7 +207,6 @@ def parts(
     """
     from pfcvr.pipeline.part_report import report_text
 
-    rows, _, cols = grid.partition("x")
     values = {
         "detector": detector,
         "segmenter": segmenter,
@@ -222,7 +221,7 @@ def parts(
         "python": python,
         "detector_config": detector_config,
         "text_encoder": text_encoder,
-        "grid": {"rows": rows, "cols": cols, "coverage": coverage},
+        "grid": {**settings.grid_sizes(grid), "coverage": coverage},
     }
     config = settings.parse(settings.PartsConfig, values, "pfcvr-data parts")
     options = RunOptions(overwrite, retry)

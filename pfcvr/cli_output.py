@@ -29,7 +29,6 @@ def new_app(help_text: str) -> typer.Typer:
     """A Typer app that leaves errors to ``cli.run`` and prints plain help."""
     return typer.Typer(
         help=help_text,
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

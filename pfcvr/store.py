@@ -18,6 +18,12 @@ from pfcvr.records import ImageKeyed, ImageRecord, Record, Rejected, Selected, S
 
 WORKSPACE_VERSION = 1
 STAGES = ("import", "select", "caption", "parts", "merge", "split")
+NEEDED = {
+    "import": ("SRC", ""),
+    "caption": ("--captioner NAME", "(NAME: import, openai, vllm or transformers)"),
+    "merge": ("FILE", ""),
+}
+"""Arguments that a stage cannot do without, and the choices there are."""
 BEGINNING = frozenset({".lock", ".workspace.json.partial"})
 """All that a kill while a workspace is made can leave in its folder."""
 
@@ -112,9 +118,13 @@ class Workspace:
         manifest = self.manifest(stage)
         if manifest is None:
             state = "unfinished" if self.folder(stage).exists() else "missing"
-            command = "import SRC" if stage == "import" else stage
-            raise WorkspaceError(f"{self.root}: stage '{stage}' is {state}; run: pfcvr-data {command} -w {self.root}")
+            raise WorkspaceError(f"{self.root}: stage '{stage}' is {state}; run: {self.command(stage)}")
         return manifest
+
+    def command(self, stage: str, option: str = "") -> str:
+        """What is to be typed to run ``stage`` here, and what the capitals in it stand for."""
+        needed, meaning = NEEDED.get(stage, ("", ""))
+        return " ".join(filter(None, ["pfcvr-data", stage, needed, "-w", str(self.root), option, meaning]))
 
     def is_intact(self, manifest: Manifest) -> bool:
         """Whether the records of a sealed stage still are the bytes that were sealed."""

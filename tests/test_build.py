@@ -165,6 +165,15 @@ def test_two_builds_at_once_the_second_is_refused_by_pid(vehicles: Path, tmp_pat
     assert f"process {first.pid} is working on this workspace" in refusals[0]
 
 
+def test_a_build_whose_source_is_not_there_leaves_no_workspace(tmp_path: Path) -> None:
+    command = write_build(tmp_path / "build", tmp_path / "VERI-Wild")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)["error"]["message"]
+    assert told == f"{tmp_path}/VERI-Wild: no such file or folder; give the root of a vehicle image collection"
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["build.toml"]
+
+
 def test_a_failed_check_ends_the_build_before_anything_is_exported(vehicles: Path, tmp_path: Path) -> None:
     text = BUILD.replace("[check]", "[check]\nrequire_parts = true").replace("{source}/parts.coco.json", "few.json")
     text = text.replace("[select]\nidentities = 18\nseed = 3\n", "")

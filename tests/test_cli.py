@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import pfcvr
 from pfcvr.cli import data_app, model_app, run
 from pfcvr.pipeline.sources.folder import Folder
 from pfcvr.row_index import RowIndex
@@ -67,7 +69,10 @@ def test_with_json_an_error_is_one_object_on_stdout(run_cli, tmp_path: Path) -> 
         (["statsu"], "No such command 'statsu'"),
         (["status"], "Missing option '--workspace'"),
         (["select", "-w", "x", "--identities", "many"], "'--identities': Input should be a valid integer"),
-        (["parts", "-w", "x", "--grid", "24by24"], "'grid.rows': input should be a valid integer"),
+        (["parts", "-w", "x", "--grid", "24by24"], "the patch grid is ROWSxCOLS, such as 24x24, and not '24by24'"),
+        (["parts", "-w", "x", "--grid", "24"], "the patch grid is ROWSxCOLS, such as 24x24, and not '24'"),
+        (["parts", "-w", "x", "--grid", "0x24"], "'grid.rows': input should be greater than or equal to 1"),
+        (["caption", "-w", "x"], "Missing option '--captioner'"),
         (["import", "src", "-w", "x", "--format", "cifar"], "'format': input should be 'auto'"),
         (["split", "-w", "x", "--ratio", "1.5"], "'ratio': input should be less than 1 (got 1.5)"),
     ],
@@ -77,6 +82,27 @@ def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(run_cli, arguments:
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_a_wrong_command_line_names_the_help_of_the_command_that_was_meant(run_cli) -> None:
+    assert run_cli("pfcvr-data", "status")[2].endswith("See: pfcvr-data status --help\n")
+    assert run_cli("pfcvr", "train", "--data", "x")[2].endswith("See: pfcvr train --help\n")
+    assert run_cli("pfcvr", "tarin")[2].endswith("See: pfcvr --help\n")
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_a_program_without_a_command_prints_its_help(run_cli, program: str) -> None:
+    code, out, err = run_cli(program)
+    assert (code, err) == (2, "")
+    assert out == run_cli(program, "--help")[1]
+    assert out.startswith(f"Usage: {program} ")
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_the_version_is_that_of_the_package(run_cli, program: str) -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run_cli(program, "--version") == (0, f"{program} {stated}\n", "")
+    assert pfcvr.__version__ == stated
 
 
 def test_control_characters_of_a_source_never_reach_the_terminal_and_survive_in_json(run_cli, tmp_path: Path) -> None:

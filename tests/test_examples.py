@@ -43,7 +43,8 @@ def test_each_of_the_weights_is_one_line(path: Path) -> None:
 def test_names_of_models_are_paths_where_they_look_like_paths(tmp_path: Path) -> None:
     file = tmp_path / "build.toml"
     file.write_text(
-        'workspace = "work"\n[import]\nsource = "src"\n[caption]\nmodel = "./qwen"\nprompt = "vehicle-json"\n'
+        'workspace = "work"\n[import]\nsource = "src"\n'
+        '[caption]\ncaptioner = "vllm"\nmodel = "./qwen"\nprompt = "vehicle-json"\n'
         '[parts]\ndetector_model = "IDEA-Research/grounding-dino-base"\nsegmenter_model = "../sam"\n'
     )
     build = load_build(file)

@@ -25,6 +25,7 @@ from pfcvr.config.data import (
     ShowConfig,
     SplitConfig,
     SynthConfig,
+    grid_sizes,
 )
 from pfcvr.config.methods import METHODS, Method
 from pfcvr.config.model import (
@@ -95,6 +96,7 @@ __all__ = [
     "TowerSizes",
     "TrainConfig",
     "Variant",
+    "grid_sizes",
     "parse",
     "read_toml",
     "variant_values",

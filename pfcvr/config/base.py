@@ -60,7 +60,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _first_problem(kind: type[Settings], error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # A key that is spelt wrong leaves another one missing; the spelling is what is to be told.
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(step) for step in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; known here: {', '.join(_known_keys(kind, problem['loc'][:-1]))}"

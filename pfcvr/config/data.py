@@ -1,6 +1,7 @@
 """Settings of the data half: one model a stage, and ``build.toml``."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pfcvr.config.base import Settings
 from pfcvr.config.model import TrainConfig
 from pfcvr.config.outputs import ExportConfig
+from pfcvr.errors import UsageError
 
 SourceFormat = Literal[
     "auto", "veri-wild", "veri-wild-2", "veri-776", "vehicleid", "vric", "t2i-veri", "t2i-verw", "mvp", "pfcvr",
@@ -38,6 +40,14 @@ def command_line(value: Any) -> Any:
         if setting is not True:
             arguments.append(setting if isinstance(setting, str) else json.dumps(setting))
     return tuple(arguments)
+
+
+def grid_sizes(text: str) -> dict[str, str]:
+    """Rows and columns of ``24x24``; raises UsageError for a text of another form."""
+    found = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*", text)
+    if found is None:
+        raise UsageError(f"the patch grid is ROWSxCOLS, such as 24x24, and not '{text}'")
+    return {"rows": found[1], "cols": found[2]}
 
 
 class GridConfig(Settings):
@@ -95,6 +105,8 @@ class ImageInputConfig(Settings):
 class CaptionConfig(Settings):
     """Where the sentences come from: ``captions`` for ``import``, the rest for vision-language models.
 
+    There is no default: what a data set is worth hangs on it, and what needs no model or file is not to train on.
+
     ``model`` None takes the one model that the endpoint at ``base_url`` serves. ``prompt`` is the name of a shipped
     prompt or the path of one. At most ``concurrency`` requests are in flight; each may take ``timeout`` seconds.
     An image gets up to ``attempts`` answers, each asked for with other sampling, until one is good.
@@ -102,7 +114,7 @@ class CaptionConfig(Settings):
     For ``transformers``: where the model runs, and in which precision.
     """
 
-    captioner: Captioner = "template"
+    captioner: Captioner
     captions: Path | None = None
     base_url: str | None = None
     model: str | None = Field(None, min_length=1)
@@ -192,10 +204,7 @@ class PartsConfig(Settings):
     @field_validator("grid", mode="before")
     @classmethod
     def _grid_from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            rows, _, cols = value.partition("x")
-            return {"rows": rows, "cols": cols}
-        return value
+        return grid_sizes(value) if isinstance(value, str) else value
 
 
 class MergeConfig(Settings):

@@ -59,7 +59,7 @@ def run_build(path: Path, options: RunOptions, tell: Tell | None = None) -> Buil
     section or key.
     """
     config = load_build(path)
-    workspace = Workspace(config.workspace, create=True)
+    workspace = import_.workspace_for(config.import_, config.workspace)
     steps: dict[str, dict[str, Any]] = {}
     tell = tell or (lambda text: None)
     with workspace.lock():

@@ -110,12 +110,12 @@ def _stage_manifests(workspace: Workspace, also_needed: tuple[str, ...]) -> dict
         if not workspace.is_intact(manifest):
             raise WorkspaceError(
                 f"{workspace.folder(stage)}: its records were altered since they were sealed; "
-                f"run: pfcvr-data {stage} -w {workspace.root} --overwrite"
+                f"run: {workspace.command(stage, '--overwrite')}"
             )
         if is_stale(workspace, manifest):
             raise WorkspaceError(
                 f"{workspace.root}: stage '{stage}' was made before a stage that it reads was made anew; "
-                f"run: pfcvr-data {stage} -w {workspace.root} --overwrite"
+                f"run: {workspace.command(stage, '--overwrite')}"
             )
     return manifests
 
@@ -148,8 +148,8 @@ class _Export:
                 ", ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3)) or "no image came in"
             )
             raise NothingKept(
-                f"{self._config.out}: nothing to export ({top}); put the image files back or run "
-                f"pfcvr-data caption -w {self._workspace.root} again, then export"
+                f"{self._config.out}: nothing to export ({top}); put the image files back, or make "
+                "captions for them, then export"
             )
         grid = self._grid(facts) if facts.has_parts else None
         return {

@@ -14,7 +14,7 @@ from pfcvr.files import atomic_write, canonical_json, disk_full_stops
 from pfcvr.jsonl import read_records
 from pfcvr.pipeline.file_facts import FileFacts
 from pfcvr.pipeline.images import UnreadableImage, path_inside
-from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer
+from pfcvr.pipeline.sources import SourceImage, SourceListing, choose_importer, is_there
 from pfcvr.pipeline.sources.published import counts_text
 from pfcvr.progress import Progress
 from pfcvr.records import ImageRecord, Rejected
@@ -35,6 +35,15 @@ NORMAL_REASONS = frozenset(
     {"missing_file", "malformed_line", "conflicting_line", "duplicate_image_id", "unknown_vehicle"}
     | {"ambiguous_vehicle", "linked_folder", "bad_name", "no_identity", "changed_file"}
 )
+
+
+def workspace_for(config: ImportConfig, root: Path) -> Workspace:
+    """The workspace at ``root``, made where there is none; for a source that is not there none is made.
+
+    Raises SourceError for such a source, WorkspaceError where ``root`` is something else.
+    """
+    is_there(config.source, config.format)
+    return Workspace(root, create=True)
 
 
 def run(workspace: Workspace, config: ImportConfig, options: RunOptions) -> StageSummary:

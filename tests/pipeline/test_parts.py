@@ -252,6 +252,7 @@ def test_annotations_that_share_an_id_are_rejected_by_their_place(cars, tmp_path
         ("", "not readable as JSON"),
         ("[" * 200_000, "not readable as JSON"),
         ("[]", "it has no list 'images'"),
+        ('{"image_id": "a/1", "caption": "A car."}\n' * 2, "not a COCO annotation file, it has no list 'images'"),
         ('{"images": [], "annotations": []}', "it has no list 'categories'; expected images, annotations, categories"),
         ('{"images": {}, "annotations": [], "categories": []}', "it has no list 'images'"),
     ],

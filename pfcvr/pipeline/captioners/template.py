@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pfcvr.config import CaptionConfig
 from pfcvr.files import sha256_json
 from pfcvr.pipeline.captioners import ReadyCaptions, plain_text
+from pfcvr.pipeline.captioners.forecast import tell_on_stderr
 from pfcvr.records import Caption, CaptionOrigin, ImageRecord, Rejected
 from pfcvr.stage import RunOptions
 from pfcvr.store import Workspace
@@ -50,6 +51,8 @@ class TemplateCaptioner(ReadyCaptions):
         self.settings: dict[str, Any] = {"seed": config.seed, "prompt_sha256": wording}
         self._seed = config.seed
         self._origin = CaptionOrigin(captioner="template", prompt=NAME, prompt_sha256=wording, seed=config.seed)
+        if not options.quiet:
+            tell_on_stderr("template captions do not tell vehicles apart; they are not to train on")
 
     def caption(self, image: ImageRecord) -> Caption:
         """A sentence with every fact that is known of ``image``, at the least that it shows a vehicle."""

@@ -36,7 +36,8 @@ class CocoFile:
         for name in REQUIRED_LISTS:
             if name not in lists:
                 raise SourceError(
-                    f"{path}: not a COCO annotation file, it has no list '{name}'; expected {', '.join(REQUIRED_LISTS)}"
+                    f"{path}: not a COCO annotation file, it has no list '{name}'; "
+                    f"expected {', '.join(REQUIRED_LISTS)} in one object"
                 )
 
     def items(self, name: str) -> Iterator[Any]:
@@ -64,5 +65,7 @@ class CocoFile:
                     self._db.execute("INSERT INTO item VALUES (?, ?, ?)", (key, number, json.dumps(item)))
             if key in REQUIRED_LISTS:
                 lists.add(key)
+        if not lists and stream.peek() == "{":
+            return lists  # JSON Lines, of which one object is read
         stream.finish()
         return lists

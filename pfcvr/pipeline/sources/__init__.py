@@ -77,16 +77,27 @@ class Importer(Protocol):
         """
 
 
+def is_there(source: Path, name: str) -> bool:
+    """Whether ``source`` lies on this machine; False for one that ``name``, its layout, lets be on the Hub.
+
+    Raises SourceError where it can be neither.
+    """
+    if source.exists():
+        return True
+    may_be_on_hub = HUB_NAME.fullmatch(str(source)) is not None
+    if may_be_on_hub and name == "pfcvr":
+        return False
+    at_the_hub = ", or add --format pfcvr for a data set on the Hub" if may_be_on_hub else ""
+    raise SourceError(f"{source}: no such file or folder; give the root of a vehicle image collection{at_the_hub}")
+
+
 def choose_importer(source: Path, name: str) -> tuple[str, Importer, str]:
     """Name of the layout, its importer, and why it was chosen.
 
     Raises SourceError where nothing is recognised, or several layouts are.
     """
-    if name == "pfcvr" and HUB_NAME.fullmatch(str(source)) and not source.exists():
+    if not is_there(source, name):
         return name, load_backend("format", IMPORTERS, name)(), "named by --format, a data set on the Hub"
-    if not source.exists():
-        at_the_hub = ", or add --format pfcvr for a data set on the Hub" if HUB_NAME.fullmatch(str(source)) else ""
-        raise SourceError(f"{source}: no such file or folder; give the root of a vehicle image collection{at_the_hub}")
     if not is_plain_name(str(source.resolve())):
         raise SourceError(f"{ascii(str(source))}: the path is not Unicode text; rename the folder")
     if name != "auto":

@@ -139,7 +139,7 @@ def captioned(small: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             for record in small.images
         }
         monkeypatch.setattr(caption, "load_backend", lambda *_: lambda *_: Answers(captions))
-        return caption.run(small.workspace, CaptionConfig(), QUIET)
+        return caption.run(small.workspace, CaptionConfig(captioner="import"), QUIET)
 
     return run
 

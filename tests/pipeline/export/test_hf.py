@@ -139,7 +139,8 @@ def test_attributes_flags_and_what_the_source_knows_travel_with_the_row(small, t
 def test_captions_are_required_and_parts_are_not(small, tmp_path, load) -> None:
     small.add_images({"1": 2, "2": 2})
     small.add_split(val=0)
-    with pytest.raises(WorkspaceError, match="stage 'caption' is missing; run: pfcvr-data caption"):
+    told = r"stage 'caption' is missing; run: pfcvr-data caption --captioner NAME -w .*\(NAME: import, openai, vllm or"
+    with pytest.raises(WorkspaceError, match=told):
         small.export(tmp_path / "out")
     small.add_captions()
     small.export(tmp_path / "out")

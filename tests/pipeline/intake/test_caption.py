@@ -202,7 +202,7 @@ def test_mistakes_are_one_sentence(four, intake, tmp_path, new_intake) -> None:
     with pytest.raises(UsageError, match="captioner 'import' needs the captions file, since .* with --captions FILE"):
         four.run_caption(captioner="import")
     with pytest.raises(UsageError, match="captioner 'template' reads no captions file; .* add --captioner import"):
-        four.run_caption(captions=tmp_path / "captions.jsonl")
+        four.run_caption(captioner="template", captions=tmp_path / "captions.jsonl")
     with pytest.raises(SourceError, match="no such captions file; expected a JSON list, JSON Lines, CSV or TSV file"):
         four.run_caption(captioner="import", captions=tmp_path / "none.jsonl")
     with pytest.raises(NothingKept, match=r"4 x no_caption"):
@@ -219,6 +219,14 @@ def test_other_captions_for_a_sealed_stage_need_overwrite(four, json_lines) -> N
         four.run_caption(captioner="import", captions=other)
     four.run_caption(RunOptions(overwrite=True, quiet=True), captioner="import", captions=other)
     assert four.captions() == {"00001/000001": ("Two.",)}
+
+
+def test_the_template_says_that_its_captions_are_not_to_train_on(four, capsys) -> None:
+    four.run_caption(RunOptions(), captioner="template")
+    told = "caption: template captions do not tell vehicles apart; they are not to train on\n"
+    assert told in capsys.readouterr().err
+    four.run_caption(captioner="template")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_template_says_what_is_known_and_nothing_else(four) -> None:
