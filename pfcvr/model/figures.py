@@ -32,10 +32,11 @@ from pfcvr.model.plots import (
     draw_restored,
     draw_words,
 )
-from pfcvr.model.tokenizer import MASK, CaptionTokenizer
+from pfcvr.model.tokenizer import CaptionTokenizer
 
 QUERIES, HITS = 6, 5  # the paper's Figure 6 shows the best five
 PART_PICTURES, WORDS_PER_CAPTION = 3, 4
+GAP, JOINT = "____", "·"
 UNCHANGED = AugmentConfig(flip=0, crop_padding=0, erase=0, expand=False)
 
 
@@ -96,7 +97,8 @@ class _Scene:
         """Each token of a caption in words, from the start to the end token."""
         tokenizer, ids = self.model.tokenizer, self.batch.token_ids[pair]
         end = ids.tolist().index(tokenizer.end_id)
-        return ["[start]", *(_word(tokenizer, token) for token in ids[1:end]), "[end]"]
+        words = [_word(tokenizer, ids[place], ids[place - 1]) for place in range(1, end)]
+        return ["[start]", *words, "[end]"]
 
 
 def _drawn_queries(encoded: Encoded, seed: int) -> list[int]:
@@ -160,13 +162,18 @@ def _draw_words(folder: Path, scene: _Scene) -> Path:
     guesses = guess_words(scene.model, batch)
     places = batch.masked_positions.tolist()
     words: list[list[MaskedWord]] = [[] for _ in scene.owners]
+    ids = batch.token_ids.flatten()
     for masked, place in enumerate(places):
-        pair = place // batch.token_ids.shape[1]
+        pair, before = place // batch.token_ids.shape[1], ids[place - 1]
         likely = zip(guesses.ids[masked], guesses.probabilities[masked].tolist(), strict=True)
-        found = [(_word(tokenizer, word), share) for word, share in likely]
-        words[pair].append(MaskedWord(_word(tokenizer, batch.token_ids.flatten()[place]), found))
+        found = [(_word(tokenizer, word, before), share) for word, share in likely]
+        words[pair].append(MaskedWord(_word(tokenizer, ids[place], before), found))
     pictures = [
-        WordPicture(decode(scene.rows, row), _with_gaps(scene, batch.masked_token_ids[pair]), words[pair])
+        WordPicture(
+            decode(scene.rows, row),
+            _with_gaps(tokenizer, batch.token_ids[pair], batch.masked_token_ids[pair]),
+            words[pair],
+        )
         for pair, row in enumerate(scene.owners)
         if words[pair]
     ]
@@ -190,11 +197,29 @@ def _masked_for_show(scene: _Scene) -> Batch:
     )
 
 
-def _word(tokenizer: CaptionTokenizer, token_id: Tensor) -> str:
-    """One token in letters; a byte that is no letter by itself, or cannot be shown, is a question mark."""
+def _word(tokenizer: CaptionTokenizer, token_id: Tensor, before: Tensor) -> str:
+    """One token in letters, with a dot where the word goes on, and where token ``before`` it had begun.
+
+    A byte that is no letter by itself, or cannot be shown, is a question mark.
+    """
     letters = tokenizer.decode(token_id[None]).replace("\ufffd", "?")
-    return "".join(letter if letter.isprintable() else "?" for letter in letters) or "?"
+    letters = "".join(letter if letter.isprintable() else "?" for letter in letters) or "?"
+    begun, goes_on = tokenizer.goes_on(int(before)), tokenizer.goes_on(int(token_id))
+    return JOINT * begun + letters + JOINT * goes_on
 
 
-def _with_gaps(scene: _Scene, masked_ids: Tensor) -> str:
-    return scene.model.tokenizer.decode(masked_ids).replace(MASK, " ____ ")
+def _with_gaps(tokenizer: CaptionTokenizer, token_ids: Tensor, masked_ids: Tensor) -> str:
+    """The caption with a line for each masked token, joined to the rest of its word where it is a piece of one."""
+    ids, text, start = token_ids.tolist(), "", 1
+    gaps = torch.nonzero(masked_ids == tokenizer.mask_id).flatten().tolist()
+    for place in [*gaps, ids.index(tokenizer.end_id)]:
+        if start < place:
+            text += _spaced(tokenizer, tokenizer.decode(torch.tensor(ids[start:place])), ids[place - 1])
+        text += _spaced(tokenizer, GAP, ids[place]) if place in gaps else ""
+        start = place + 1
+    return text.strip()
+
+
+def _spaced(tokenizer: CaptionTokenizer, text: str, last: int) -> str:
+    """``text`` and the space behind it, unless its last token goes on."""
+    return text if tokenizer.goes_on(last) else f"{text} "

@@ -1,7 +1,6 @@
 """Pictures of what the training heads do: part attention, restored images, guessed words."""
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from pfcvr.colours import PART_COLOURS
 from pfcvr.files import atomic_write
+from pfcvr.lettering import legible
 from pfcvr.records import PARTS
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Grid = NDArray[np.bool_]
 HIDDEN_GREY = 0.5
 CAPTION_LETTERS = 150
+FIGURE_WIDTH, ATTENTION_HEIGHT = 17.0, 4.6  # inches
 DPI = 110
 
 
 @dataclass(frozen=True)
 class PartPicture:
-    """One image and its caption as the part queries see them; ``grids`` [P, rows, cols] are the part masks.
+    """One image and its caption as the part queries see them; ``grids`` [P, rows, cols] are the patches of each part.
 
     ``on_parts`` [P, P] and ``on_context`` [P, S] are attention, ``likeness`` [P, rows, cols] cosines;
     ``context`` names the S rows of context.
@@ -54,7 +55,7 @@ class RestoredPicture:
 
 @dataclass(frozen=True)
 class MaskedWord:
-    """The word that was masked, and guesses with their probabilities, best first."""
+    """The word, or piece of one, that was masked, and guesses with their probabilities, best first."""
 
     word: str
     guesses: Sequence[tuple[str, float]]
@@ -71,17 +72,19 @@ class WordPicture:
 
 def draw_parts(picture: PartPicture, path: Path) -> None:
     """Per part: which patches its query is like, and which words it attends to."""
-    figure = _figure(17.0, 8.0)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.5), squeeze=False)[:, 0]
+    height, width = picture.image.shape[:2]
+    images = min(max(FIGURE_WIDTH / (1 + len(PARTS)) * height / width, 1.0), 4.0) + 0.8  # inches
+    figure = _figure(FIGURE_WIDTH, 0.8 + images + ATTENTION_HEIGHT)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(images, ATTENTION_HEIGHT), squeeze=False)[:, 0]
     figure.suptitle(_wrapped(picture.title), fontsize=11)
     axes = upper.subplots(1, 1 + len(PARTS))
-    _show(axes[0], picture.image, "image and part masks")
+    _show(axes[0], picture.image, "image, patches of parts")
     strongest = max(float(np.abs(picture.likeness).max()), 1e-6)
     for number, part in enumerate(PARTS):
         grid, colour = picture.grids[number], PART_COLOURS[part]
         _outline(axes[0], grid, colour)
         here = axes[1 + number]
-        _show(here, _grey(picture.image), part if grid.any() else f"{part} (no mask)", colour)
+        _show(here, _grey(picture.image), part if grid.any() else f"{part} (no patch)", colour)
         extent = (-0.5, picture.image.shape[1] - 0.5, picture.image.shape[0] - 0.5, -0.5)
         heat = here.imshow(
             picture.likeness[number], cmap="coolwarm", vmin=-strongest, vmax=strongest, alpha=0.65, extent=extent
@@ -93,25 +96,33 @@ def draw_parts(picture: PartPicture, path: Path) -> None:
 
 
 def _draw_attention(place: Any, picture: PartPicture) -> None:
-    width = max(len(picture.context), 1)
-    left, right = place.subplots(1, 2, width_ratios=(max(9, width / 4), max(width, 9)), squeeze=True)
-    left.imshow(picture.on_parts, cmap="Greens", vmin=0, vmax=1, aspect="auto")
-    for row, col in np.ndindex(*picture.on_parts.shape):
-        share = float(picture.on_parts[row, col])
-        if share >= 0.005:
-            left.text(col, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=_ink(share))
-    left.set_xticks(range(len(PARTS)), PARTS, rotation=90)
-    left.set_yticks(range(len(PARTS)), [f"query: {part}" for part in PARTS])
-    left.set_title("attention to the part texts", fontsize=10)
-    if not picture.context:
-        right.axis("off")
+    words = len(picture.context)
+    if words <= 1:  # no caption: what little context there is stands beside the parts
+        shares = np.concatenate([picture.on_parts, picture.on_context], axis=1)
+        _draw_shares(place.subplots(), shares, [*PARTS, *picture.context])
         return
+    left, right = place.subplots(1, 2, width_ratios=(max(9, words / 4), words), squeeze=True)
+    _draw_shares(left, picture.on_parts, PARTS)
     even = picture.on_context / np.maximum(picture.on_context.mean(axis=1, keepdims=True), 1e-9)
     heat = right.imshow(even, cmap="Greens", vmin=0, vmax=max(2.0, float(even.max())), aspect="auto")
-    right.set_xticks(range(len(picture.context)), picture.context, rotation=90, fontsize=8)
+    right.set_xticks(range(words), [legible(word) for word in picture.context], rotation=90, fontsize=8)
     right.set_yticks(range(len(PARTS)), PARTS)
-    right.set_title("attention to the " + ("words of the caption" if width > 1 else "whole image"), fontsize=10)
+    right.set_title("attention to the caption (a dot joins pieces of a word)", fontsize=10)
     place.colorbar(heat, ax=right, shrink=0.9, label="attention, times the mean of the row")
+
+
+def _draw_shares(axes: "Axes", shares: NDArray[np.float32], names: Sequence[str]) -> None:
+    """Attention [P, names] as numbers, and a word on it where each query is shown the text of its own part alone."""
+    axes.imshow(shares, cmap="Greens", vmin=0, vmax=1, aspect="auto")
+    for row, col in np.ndindex(*shares.shape):
+        share = float(shares[row, col])
+        if share >= 0.005:
+            axes.text(col, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=_ink(share))
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(PARTS)), [f"query: {part}" for part in PARTS])
+    of_parts = shares[:, : len(PARTS)]
+    alone = not (of_parts - np.diag(np.diag(of_parts))).any()
+    axes.set_title("attention to the part texts" + (",\neach query to its own alone" if alone else ""), fontsize=10)
 
 
 def draw_restored(pictures: Sequence[RestoredPicture], path: Path) -> None:
@@ -148,11 +159,13 @@ def _draw_guesses(axes: "Axes", picture: WordPicture) -> None:
         for col, (guess, share) in enumerate(masked.guesses):
             right = guess == masked.word
             frame = {"fill": False, "edgecolor": "black", "pad": 2} if right else None
-            text = f"{guess}  {100 * share:.0f} %" if share >= 0.005 else f"{guess}  < 1 %"
+            text = f"{legible(guess)}  " + (f"{100 * share:.0f} %" if share >= 0.005 else "< 1 %")
             axes.text(col, row, text, ha="center", va="center", color=_ink(share), bbox=frame)
     axes.set_xticks(range(shares.shape[1]), [f"guess {number}" for number in range(1, shares.shape[1] + 1)])
-    axes.set_yticks(range(len(picture.words)), [f"masked: {masked.word}" for masked in picture.words])
-    axes.set_xlabel("percent: probability of the guess; framed: the word that was masked", fontsize=8)
+    axes.set_yticks(range(len(picture.words)), [f"masked: {legible(masked.word)}" for masked in picture.words])
+    axes.set_xlabel(
+        "percent: probability of the guess; framed: what was masked; a dot joins pieces of a word", fontsize=8
+    )
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
 
@@ -165,8 +178,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _save(figure: "Figure", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box, which says as much
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 
@@ -209,4 +221,4 @@ def _ink(share: float) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, CAPTION_LETTERS))
+    return "\n".join(textwrap.wrap(legible(text), CAPTION_LETTERS))

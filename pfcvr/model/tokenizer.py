@@ -31,6 +31,7 @@ from pfcvr.hub import HUB_NAME, check_token, patiently
 from pfcvr.model.batch import IGNORED_LABEL
 
 MASK, PAD = "<|mask|>", "<|pad|>"
+WORD_END = "</w>"  # of the last token of a word
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # of a CLIP checkpoint: the first, or the other two
 CLIP_MASK_ID = 49405
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen words (official code, as BERT); the rest keep their id
@@ -96,7 +97,12 @@ class CaptionTokenizer:
         row = row[: row.index(self.end_id)] if self.end_id in row else row
         words = [token for token in row if token != self.start_id]
         text: str = self.tokenizer.decode(words, skip_special_tokens=False)
-        return text.replace("</w>", " ").strip()
+        return text.replace(WORD_END, " ").strip()
+
+    def goes_on(self, token_id: int) -> bool:
+        """Whether a token is a piece of a word that the next token continues."""
+        token = str(self.tokenizer.id_to_token(token_id))
+        return bool(self._is_word[token_id]) and not token.endswith(WORD_END)
 
     def mask_words(
         self, ids: Int[Tensor, "*B L"], ratio: float, generator: torch.Generator | None = None
@@ -189,9 +195,9 @@ def train_caption_tokenizer(texts: Sequence[str], vocabulary_size: int, length: 
         vocab_size=vocabulary_size,
         min_frequency=2,
         # Word-final letters are listed too: the trainer would number them by chance, and break ties by their numbers.
-        special_tokens=[PAD, START, END, MASK, *(letter + "</w>" for letter in byte_letters())],
+        special_tokens=[PAD, START, END, MASK, *(letter + WORD_END for letter in byte_letters())],
         initial_alphabet=byte_letters(),
-        end_of_word_suffix="</w>",
+        end_of_word_suffix=WORD_END,
         show_progress=False,
     )
     tokenizer.train_from_iterator([unescaped(text) for text in texts], trainer)

@@ -2,23 +2,28 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pfcvr.config import EvalConfig
 from pfcvr.model import evaluate as evaluation
+from pfcvr.model import plots
 from pfcvr.model.batch import Batch
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.encode import Encoded, encode_split
 from pfcvr.model.evaluate import evaluate
-from pfcvr.model.figures import _word, draw_figures
+from pfcvr.model.figures import _with_gaps, _word, draw_figures
 from pfcvr.model.inspection import guess_words, restore_patches, view_parts
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
-from pfcvr.model.tokenizer import train_caption_tokenizer
+from pfcvr.model.tokenizer import CaptionTokenizer, train_caption_tokenizer
+from pfcvr.records import PARTS
 
 MakeModel = Callable[..., PfcvrModel]
 MakeBatch = Callable[..., Batch]
@@ -140,8 +145,83 @@ def test_guesses_are_the_most_probable_words_of_the_masked_caption(
     assert float(-of_truth.log().mean()) == pytest.approx(float(losses.detach()), rel=1e-4)
 
 
-def test_half_a_letter_is_drawn_as_a_question_mark() -> None:
-    tokenizer = train_caption_tokenizer(["a red car"] * 2, 600, 8)
-    half = tokenizer.encode(["é"]).ids[0, 1]
-    assert tokenizer.decode(half[None]) == "\ufffd"
-    assert _word(tokenizer, half) == "?"
+@pytest.fixture
+def pieces() -> CaptionTokenizer:
+    """Knows "a", "red" and "car" as words; others are put together."""
+    return train_caption_tokenizer(["a red car"] * 2, 600, 12)
+
+
+def test_half_a_letter_is_drawn_as_a_question_mark(pieces: CaptionTokenizer) -> None:
+    start, half = pieces.encode(["é"]).ids[0, :2]
+    assert pieces.decode(half[None]) == "\ufffd"
+    assert _word(pieces, half, start) == "?·"
+
+
+def test_pieces_of_a_word_are_joined_by_dots_and_words_are_not(pieces: CaptionTokenizer) -> None:
+    ids = pieces.encode(["a red bus."]).ids[0]
+    assert [_word(pieces, ids[place], ids[place - 1]) for place in range(1, 7)] == ["a", "red", "b·", "·u·", "·s", "."]
+
+
+@pytest.mark.parametrize(
+    ("masked", "shown"),
+    [
+        ([], "a red bus <| mask |>."),
+        ([2], "a ____ bus <| mask |>."),
+        ([3], "a red ____us <| mask |>."),
+        ([4, 5], "a red b________ <| mask |>."),
+        ([1, 2, 5], "____ ____ bu____ <| mask |>."),
+    ],
+)
+def test_a_gap_stands_for_a_piece_inside_its_word_and_for_a_word_alone(
+    pieces: CaptionTokenizer, masked: list[int], shown: str
+) -> None:
+    """Also beside text that spells the mask token out."""
+    long = CaptionTokenizer(pieces.tokenizer, 24)
+    ids = long.encode(["a red bus <|mask|>."]).ids[0]
+    masked_ids = ids.clone()
+    masked_ids[masked] = long.mask_id
+    assert _with_gaps(long, ids, masked_ids) == shown
+
+
+def drawn_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Figure:
+    """The figure of a part picture with 6 parts on a 2 x 3 grid; ``fields`` replace what they name."""
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    values = {
+        "image": np.zeros((20, 30, 3), dtype=np.uint8),
+        "title": "v/1: a car",
+        "grids": np.eye(6, dtype=bool).reshape(6, 2, 3),
+        "on_parts": np.eye(6, dtype=np.float32),
+        "on_context": np.zeros((6, 0), dtype=np.float32),
+        "context": [],
+        "likeness": np.zeros((6, 2, 3), dtype=np.float32),
+    }
+    plots.draw_parts(plots.PartPicture(**{**values, **fields}), tmp_path / "parts.png")
+    return figures[0]
+
+
+def attention_panels(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_title().startswith("attention")]
+
+
+def test_part_attention_fills_the_page_where_there_is_no_caption_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone,) = attention_panels(drawn_parts(tmp_path, monkeypatch))
+    assert [label.get_text() for label in alone.get_xticklabels()] == list(PARTS)
+    assert alone.get_title().endswith("each query to its own alone")
+    image = {"on_context": np.full((6, 1), 0.3, dtype=np.float32), "context": ["image"]}
+    (beside,) = attention_panels(drawn_parts(tmp_path, monkeypatch, **image))
+    assert beside.get_xticklabels()[-1].get_text() == "image"
+    assert [text.get_text() for text in beside.texts].count("0.30") == 6
+    shared = np.full((6, 6), 1 / 6, dtype=np.float32)
+    (spread,) = attention_panels(drawn_parts(tmp_path, monkeypatch, on_parts=shared))
+    assert spread.get_title() == "attention to the part texts"
+
+
+def test_what_the_font_lacks_is_told_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["[start]", "白", "[end]"]
+    context = {"on_context": np.full((6, 3), 1 / 3, dtype=np.float32), "context": words, "title": "v/1: 🚗"}
+    figure = drawn_parts(tmp_path, monkeypatch, **context)
+    assert figure.get_suptitle() == "v/1: [U+1F697]"
+    assert [label.get_text() for label in attention_panels(figure)[1].get_xticklabels()][1] == "[U+767D]"
