@@ -19,6 +19,7 @@ from pfcvr.model.colours import COLOURS
 from pfcvr.model.run_folder import RunFolder
 
 METRICS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP"}
+MOST_TICKS = 6
 SMOOTHING = 0.9  # of the loss curves in the picture: exponential average
 
 
@@ -115,29 +116,31 @@ def draw_curves(folder: RunFolder) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     rows = list(read_metrics(folder.metrics))
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    trained, measured = [row for row in rows if "losses" in row], [row for row in rows if "metrics" in row]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharex=True)
     for axes in (left, right):
         axes.set_prop_cycle(color=COLOURS)
-    steps = [row["step"] for row in rows if "losses" in row]
-    for name in next((row["losses"] for row in rows if "losses" in row), {}):
-        left.plot(steps, _smoothed([row["losses"][name] for row in rows if "losses" in row]), label=name)
+    for name in trained[0]["losses"] if trained else ():
+        left.plot([row["step"] for row in trained], _smoothed([row["losses"][name] for row in trained]), label=name)
     left.set(xlabel="step", ylabel="loss, unweighted, smoothed", yscale="log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     left.yaxis.set_minor_formatter(NullFormatter())
-    measured = [row for row in rows if "metrics" in row]
+    steps = [row["step"] for row in measured]
     for name, title in METRICS.items():
-        right.plot(
-            [row["step"] for row in measured], [row["metrics"][name] for row in measured], "o-", ms=3, label=title
-        )
+        right.plot(steps, [row["metrics"][name] for row in measured], "o-", ms=3, label=title)
     for name, style in (("rank1", ":"), ("mAP", "--")):
-        if measured:
+        if measured:  # over the curves, which may lie on them
             chance = measured[-1]["metrics"][f"chance_{name}"]
-            right.axhline(chance, color="grey", ls=style, lw=1, label=f"chance {METRICS[name]}")
+            right.axhline(chance, color="black", ls=style, lw=1, zorder=3, label=f"chance {METRICS[name]}")
     right.set(xlabel="step", ylabel=f"percent, on {measured[-1]['split'] if measured else 'val'}", ylim=(0, None))
+    left.set_xlim(0, rows[-1]["step"] * 1.02 if rows else 1)
+    if 0 < len(steps) <= MOST_TICKS:
+        left.set_xticks([0, *steps])
+    else:
+        left.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     figure.savefig(folder.curves, dpi=110)
