@@ -55,6 +55,9 @@ def push_model(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     repository: RepositoryName,
     private: Annotated[bool, typer.Option("--private", help="For the owner's eyes alone.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="Licence of the weights: mit, cc-by-nc-4.0, ...")
+    ] = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
@@ -68,6 +71,7 @@ def push_model(
     """
     from pfcvr.model import push as publishing
 
-    values = {"run": run, "repository": repository, "private": private, "dry_run": dry_run, "overwrite": overwrite}
+    values = {"run": run, "repository": repository, "private": private, "licence": licence}
+    values |= {"dry_run": dry_run, "overwrite": overwrite}
     result = publishing.push(settings.parse(settings.PushModelConfig, values, "pfcvr push"))
     emit(result.as_dict(), result.text(), as_json)

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pfcvr.config.base import Settings
 
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -44,7 +45,15 @@ class PushDataConfig(HubTarget):
 
 
 class PushModelConfig(HubTarget):
-    """A finished run to publish. ``private``: for its owner alone."""
+    """A finished run to publish. ``private``: for its owner alone; ``licence`` of the weights, as the Hub calls it."""
 
     run: Path
     private: bool = False
+    licence: str | None = None
+
+    @field_validator("licence")
+    @classmethod
+    def _is_name_of_the_hub(cls, value: str | None) -> str | None:
+        if value is not None and not LICENCE.fullmatch(value):
+            raise ValueError("expected the Hub's name of a licence, for example mit, apache-2.0 or cc-by-nc-4.0")
+        return value

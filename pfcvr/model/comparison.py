@@ -18,7 +18,7 @@ from pfcvr.files import atomic_write
 from pfcvr.model.comparison_report import ComparisonReport
 from pfcvr.model.data import open_data
 from pfcvr.model.evaluate import evaluate
-from pfcvr.model.evaluations import data_title, evaluations_by_query, notes_on_data
+from pfcvr.model.evaluations import data_title, evaluations_by_query, notes_on_data, notes_on_run
 from pfcvr.model.hub_run import is_on_hub, open_facts
 from pfcvr.model.published import published_methods
 from pfcvr.model.query_results import REACHED, QueryResults, read_query_results
@@ -174,7 +174,7 @@ def _units(entry: _Entry, config: CompareConfig) -> UnitSums:
 
 
 def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
-    low, high = bootstrap_interval(units, seed)
+    path, (low, high) = str(entry.path), bootstrap_interval(units, seed)
     most_seen = max(entry.runs, key=lambda run: tuple((run.evaluation["trained_on"] or {}).values())).evaluation
     metrics = {}
     for column, name in enumerate(REACHED):
@@ -186,13 +186,13 @@ def _row(entry: _Entry, units: UnitSums, seed: int) -> dict[str, Any]:
             "deviation": deviation,
         }
     return {
-        "run": str(entry.path),
+        "run": path,
         **{name: entry.common(name) for name in ("method", "variant", "protocol")},
         "seeds": [int(run.evaluation["seed"]) for run in entry.runs],
         "metrics": metrics,
         "trained_on": most_seen["trained_on"],
-        "warning": trained_on_sentence(str(entry.path), most_seen),
-        "notes": notes_on_data(str(entry.path), most_seen),
+        "warning": trained_on_sentence(path, most_seen),
+        "notes": notes_on_data(path, most_seen) + notes_on_run(path, (run.evaluation for run in entry.runs)),
     }
 
 

@@ -10,6 +10,7 @@ from pfcvr.config import ComputeSettings, DeviceSettings
 from pfcvr.errors import BackendError, StageStopped
 
 MOST_WORKERS = 8
+ON_CPU = "no CUDA device here: training on the CPU"
 OUT_OF_MEMORY = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")  # said by cuBLAS and cuDNN; by CUDA itself
 
 

@@ -18,7 +18,7 @@ from pfcvr.files import write_json
 from pfcvr.model.data import Rows, open_data
 from pfcvr.model.device import torch_device, worker_count
 from pfcvr.model.encode import Encoded, encode_split
-from pfcvr.model.evaluations import data_title, evaluation_name, evaluation_path, notes_on_data
+from pfcvr.model.evaluations import data_title, evaluation_name, evaluation_path, notes_on_data, notes_on_run
 from pfcvr.model.figures import draw_figures
 from pfcvr.model.hub_run import open_run
 from pfcvr.model.metrics import Labels, RetrievalMetrics, cosine_blocks, feature_metrics, label_numbers, tied_top
@@ -115,7 +115,7 @@ def text(result: dict[str, Any]) -> str:
     ):
         cells = [f"{values[name]:>9.1f}" if name in values else " " * 9 for name in NAMES] if values else ["  not here"]
         lines.append(f"{title:<20}" + "".join(cells))
-    lines += notes_on_data(result["run"], result)
+    lines += notes_on_data(result["run"], result) + notes_on_run(result["run"], [result])
     if result["truncated_captions"]:
         cut, queries = result["truncated_captions"], result["queries"]
         lines.append(f"{cut:,} of {queries:,} captions are longer than the model reads and were cut")

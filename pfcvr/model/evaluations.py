@@ -6,6 +6,7 @@ other. Runs of earlier versions may hold any data set under the plain name: what
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,13 @@ def data_title(facts: dict[str, Any]) -> str:
 def notes_on_data(run: str, facts: dict[str, Any]) -> list[str]:
     """What to know of the data set that the evaluation ``facts`` of ``run`` is of, in sentences."""
     notes = [] if facts["own_data"] else [f"{run} was trained on another data set than {data_title(facts)}"]
-    if facts["trained_on"] is None:
-        return [*notes, f"{run}: {NOT_KNOWN}"]
     seen = trained_on_sentence(run, facts)
     return notes if seen is None else [*notes, seen]
+
+
+def notes_on_run(run: str, evaluations: Iterable[dict[str, Any]]) -> list[str]:
+    """What cannot be known of any of the ``evaluations`` of a ``run`` that did not keep what it was trained on."""
+    return [f"{run}: {NOT_KNOWN}"] if any(facts["trained_on"] is None for facts in evaluations) else []
 
 
 def _read(path: Path) -> dict[str, Any]:

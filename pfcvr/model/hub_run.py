@@ -1,6 +1,7 @@
 """A run that is named as on the Hub, OWNER/NAME, where there is no such folder: fetched, then a run like all."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,18 @@ from typing import Any
 from pfcvr.errors import CheckpointError
 from pfcvr.files import write_json
 from pfcvr.hub import HUB_NAME, MANIFEST_NAME, check_token, patiently
+from pfcvr.model.evaluations import evaluation_path
 from pfcvr.model.pretrained import CONFIG_NAME, PREPROCESSING_NAME, TOKENIZER_NAMES, WEIGHTS_NAME
 from pfcvr.model.query_results import query_results_path
 from pfcvr.model.run_folder import RunFolder
-from pfcvr.records import SPLITS
+from pfcvr.model.trained_on import NAME as TRAINED_ON
 
 MODEL_FILES = (WEIGHTS_NAME, CONFIG_NAME, PREPROCESSING_NAME, *TOKENIZER_NAMES)
 RUN_FILES = ("run.json", "recipe.toml")
 RESULTS_NAME = "results.json"
-QUERY_FILES = tuple(query_results_path(Path(), split).name for split in SPLITS)
-FACT_FILES = (*RUN_FILES, RESULTS_NAME, *QUERY_FILES, MANIFEST_NAME)
+QUERY_FILES = "queries-*.jsonl"
+FACT_FILES = (*RUN_FILES, TRAINED_ON, RESULTS_NAME, QUERY_FILES, MANIFEST_NAME)
+EVALUATION_NAME = re.compile(r"\w+(-[0-9a-f]{8})?")  # all that a file may be called after a key of the results
 
 
 def is_on_hub(source: Path) -> bool:
@@ -83,13 +86,14 @@ def _copy(snapshot: Path, names: Sequence[str], place: Path) -> None:
 
 def _copy_facts(snapshot: Path, place: Path) -> None:
     """All of a run but its weights; its evaluations become files of their own, as pfcvr eval writes them."""
-    _copy(snapshot, (*RUN_FILES, *QUERY_FILES), place)
+    _copy(snapshot, (*RUN_FILES, TRAINED_ON), place)
     manifest = _object(place / RUN_FILES[0])
     known = {name: manifest.get(name) for name in ("method", "variant", "protocol", "seed", "best_step", "selection")}
     results = _object(snapshot / RESULTS_NAME) if (snapshot / RESULTS_NAME).is_file() else {}
-    for split in SPLITS:
-        if isinstance(results.get(split), dict):
-            write_json(place / f"eval-{split}.json", {**known, "split": split, **results[split]})
+    for name, found in results.items():
+        if isinstance(found, dict) and EVALUATION_NAME.fullmatch(name):
+            write_json(evaluation_path(place, name), {**known, "split": name.partition("-")[0], **found})
+            _copy(snapshot, (query_results_path(place, name).name,), place)
 
 
 def _object(path: Path) -> dict[str, Any]:

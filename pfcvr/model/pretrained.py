@@ -152,31 +152,45 @@ def _download(repo_id: str, **how: Any) -> Path:
         ) from None
 
 
+def card_tags(config: ModelConfig) -> list[str]:
+    """What the Hub lists the model under; CLIP only where it began as one."""
+    return ["vehicle-re-identification", "text-to-image-retrieval", *(["clip"] if config.backbone else []), "pfcvr"]
+
+
+def what_it_does(config: ModelConfig) -> str:
+    """The first sentence of a card."""
+    features = "two CLIP features" if config.backbone else "a feature of the sentence and one of the image"
+    return f"Finds images of a vehicle by a sentence about it: the score is the cosine of {features}."
+
+
+def usage(name: str) -> str:
+    """How the model ``name`` is used from Python, for a card."""
+    return f"""```python
+from pfcvr.model.pfcvr import PfcvrModel
+
+model = PfcvrModel.from_pretrained("{name}")
+images = model.embed_images(["car.jpg"])  # paths or PIL images
+(text,) = model.embed_texts(["a white SUV with roof rails"])
+scores = images @ text  # a cosine for each image
+```"""
+
+
 def _model_card(config: ModelConfig) -> str:
     towers, (rows, cols) = config.towers, config.image_size
+    tags = "\n".join(f"- {tag}" for tag in card_tags(config))
     return f"""---
 library_name: pfcvr
 tags:
-- vehicle-re-identification
-- text-to-image-retrieval
-- clip
-- pfcvr
+{tags}
 ---
 
 # A PFCVR model
 
-Finds images of a vehicle by a sentence about it: the score is the cosine of two CLIP features of width
-{towers.embedding_dim}. Images are stretched to {rows} x {cols} px and read in patches of {towers.patch_size} px,
-captions up to {config.text_length} tokens.
+{what_it_does(config)}
+Features are {towers.embedding_dim} numbers wide. Images are stretched to {rows} x {cols} px and read in patches of
+{towers.patch_size} px, captions up to {config.text_length} tokens.
 
-```python
-from pfcvr.model.pfcvr import PfcvrModel
-
-model = PfcvrModel.from_pretrained("OWNER/NAME")
-images = model.embed_images(["car.jpg"])  # paths or PIL images
-(text,) = model.embed_texts(["a white SUV with roof rails"])
-scores = images @ text  # a cosine for each image
-```
+{usage("OWNER/NAME")}
 
 Weights are safetensors; `config.json` holds the settings, the other files the tokenizer and the preprocessing.
 """

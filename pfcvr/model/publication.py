@@ -1,11 +1,11 @@
 """A finished run as the folder that is published: the model as one reads it from the Hub, and how it came about.
 
 Beside what ``PfcvrModel.save_pretrained`` wrote: ``run.json`` and ``recipe.toml`` (with them the folder is a run too),
-``results.json`` with an interval for every figure, what each query reached (without its words, which are the data
-set's), and a card that states the figures. Places on this machine are left out.
+``trained_on.json``, so that others learn whether it has seen their images, ``results.json`` with an interval for every
+figure, what each query reached (without its words, which are the data set's), and a card that states the figures.
+Places on this machine are left out.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,21 @@ from pfcvr.config import Recipe
 from pfcvr.errors import CheckpointError
 from pfcvr.files import disk_full_stops, process_lock, sha256_file, write_json
 from pfcvr.hub import MANIFEST_NAME
+from pfcvr.model.evaluations import StoredEvaluation, stored_evaluations
 from pfcvr.model.hub_run import MODEL_FILES, RESULTS_NAME
 from pfcvr.model.model_card import Measured, ModelFacts, model_card
 from pfcvr.model.pretrained import CARD_NAME, CONFIG_NAME
 from pfcvr.model.query_results import REACHED, query_results_path, read_query_results, write_published_results
 from pfcvr.model.run_folder import RunFolder
 from pfcvr.model.statistics import bootstrap_interval, unit_sums
+from pfcvr.model.trained_on import NAME as TRAINED_ON
 
-OF_EVALUATION = ("queries", "gallery", "identities", "metrics", "chance", "without_own_image", "truncated_captions")
+OF_SET = ("split", "data", "data_fingerprint", "own_data", "trained_on", "queries", "gallery", "identities")
+OF_EVALUATION = (*OF_SET, "metrics", "chance", "without_own_image", "truncated_captions")
 
 
-def compose(run: RunFolder, repository: str) -> Path:
-    """Write ``RUN/push`` anew and return it; the same run gives the same bytes.
+def compose(run: RunFolder, repository: str, licence: str | None = None) -> Path:
+    """Write ``RUN/push`` anew and return it; the same run and ``licence`` of the weights give the same bytes.
 
     Raises:
         CheckpointError: the run is not finished, or a file of it is missing or damaged.
@@ -35,13 +38,13 @@ def compose(run: RunFolder, repository: str) -> Path:
     with process_lock(run.root / ".push.lock", "publishing this run"), disk_full_stops(f"{place}: push"):
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-        _fill(beside, run, manifest, repository)
+        _fill(beside, run, manifest, repository, licence)
         shutil.rmtree(place, ignore_errors=True)
         beside.rename(place)
     return place
 
 
-def _fill(place: Path, run: RunFolder, manifest: dict[str, Any], repository: str) -> None:
+def _fill(place: Path, run: RunFolder, manifest: dict[str, Any], repository: str, licence: str | None) -> None:
     for name in MODEL_FILES:
         if not (run.model / name).is_file():
             raise CheckpointError(f"{run.model}: no {name}; restore the file or train again in a new folder")
@@ -54,37 +57,34 @@ def _fill(place: Path, run: RunFolder, manifest: dict[str, Any], repository: str
     (place / run.recipe.name).write_text(_without(run.recipe.read_text(encoding="utf-8"), hidden), encoding="utf-8")
     write_json(place / run.manifest.name, _without(manifest, hidden))
     write_json(place / RESULTS_NAME, _without(results, hidden))
-    for split in results:
-        single = query_results_path(run.root, split)
+    if (run.root / TRAINED_ON).is_file():
+        shutil.copyfile(run.root / TRAINED_ON, place / TRAINED_ON)
+    for name in results:
+        single = query_results_path(run.root, name)
         if single.is_file():
-            write_published_results(single, query_results_path(place, split))
-    facts = ModelFacts(repository, _without(manifest, hidden), recipe, tuple(_measured(results, hidden)))
+            write_published_results(single, query_results_path(place, name))
+    facts = ModelFacts(
+        repository, licence, _without(manifest, hidden), recipe, tuple(_measured(results, hidden)), hidden
+    )
     (place / CARD_NAME).write_text(model_card(facts), encoding="utf-8")
     files = {path.name: sha256_file(path) for path in sorted(place.iterdir())}
     write_json(place / MANIFEST_NAME, {"kind": "pfcvr-model", "files": files})
 
 
 def _results(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Every evaluation of the run, by split, each figure with its interval where the single queries are known."""
+    """Every evaluation of the run, by name, each figure with its interval where the single queries are known."""
     found = {}
-    for path in sorted(run.root.glob("eval-*.json")):
-        split = path.stem.removeprefix("eval-")
-        try:
-            content = json.loads(path.read_bytes())
-            found[split] = {name: content[name] for name in OF_EVALUATION}
-            found[split] |= {"data": content["data"], "data_fingerprint": content["data_fingerprint"]}
-        except (ValueError, KeyError, TypeError):
-            raise CheckpointError(f"{path}: damaged evaluation; run pfcvr eval again") from None
-        found[split]["intervals"] = _intervals(run, split, int(manifest["seed"]))
+    for one in stored_evaluations(run):
+        found[one.name] = {name: one.facts.get(name) for name in OF_EVALUATION}
+        found[one.name]["intervals"] = _intervals(one, int(manifest["seed"]))
     return found
 
 
-def _intervals(run: RunFolder, split: str, seed: int) -> dict[str, list[float]] | None:
+def _intervals(evaluation: StoredEvaluation, seed: int) -> dict[str, list[float]] | None:
     """95 % bootstrap intervals over identities, in percent, by metric."""
-    path = query_results_path(run.root, split)
-    if not path.is_file():
+    if not evaluation.queries.is_file():
         return None
-    results = read_query_results(path)
+    results = read_query_results(evaluation.queries)
     low, high = bootstrap_interval(unit_sums(results.values, results.vehicle_ids, "identities"), seed)
     return {name: [float(low[column]), float(high[column])] for column, name in enumerate(REACHED)}
 
@@ -92,15 +92,11 @@ def _intervals(run: RunFolder, split: str, seed: int) -> dict[str, list[float]] 
 def _measured(results: dict[str, Any], hidden: dict[str, str]) -> list[Measured]:
     return [
         Measured(
-            split=split,
-            data=_without(found["data"], hidden),
-            queries=found["queries"],
-            gallery=found["gallery"],
+            facts=_without(found, hidden),
             metrics={name: found["metrics"][name] for name in REACHED},
-            chance=found["chance"],
             intervals=found["intervals"] or {},
         )
-        for split, found in results.items()
+        for found in results.values()
     ]
 
 

@@ -16,9 +16,10 @@ from pfcvr.model.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ModelPush:
-    """What was published, or for a dry run (``published`` None) what would be."""
+    """What was published, or for a dry run (``published`` None) what would be; ``licence`` None: none was named."""
 
     repository: str
+    licence: str | None
     folder: Path
     files: dict[str, int]
     published: Published | None
@@ -30,13 +31,14 @@ class ModelPush:
 
     def text(self) -> str:
         """What a person wants to know."""
+        licence = "" if self.licence else "\n  no licence was named, and the card says so: --license NAME names one"
         what = f"{len(self.files)} files, {sum(self.files.values()):,} bytes"
         if self.published is None:
-            return f"push: nothing was sent; {what} in {self.folder}, for {self.repository}"
+            return f"push: nothing was sent; {what} in {self.folder}, for {self.repository}{licence}"
         done = self.published
         return (
             f"push: {what}: {done.url}\n  {done.sent} files sent, {done.kept} were there; commit {done.commit}; "
-            "the model was loaded back and has the same weights"
+            f"the model was loaded back and has the same weights{licence}"
         )
 
 
@@ -47,7 +49,7 @@ def push(config: PushModelConfig) -> ModelPush:
         CheckpointError: the run is not finished, or cannot be read.
         HubError: the Hub refused something, or another model than this arrived there.
     """
-    folder = compose(RunFolder(config.run), config.repository)
+    folder = compose(RunFolder(config.run), config.repository, config.licence)
     here = PfcvrModel.from_pretrained(folder)
     publication = Publication(folder, config.repository, "model", private=config.private or None)
     published = None
@@ -55,7 +57,7 @@ def push(config: PushModelConfig) -> ModelPush:
         published = publish(publication, config.overwrite)
         _compare(here, config.repository, published.commit)
     sizes = {name: path.stat().st_size for name, path in publication.files.items()}
-    return ModelPush(config.repository, folder, sizes, published)
+    return ModelPush(config.repository, config.licence, folder, sizes, published)
 
 
 def _compare(here: PfcvrModel, repository: str, commit: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pfcvr.model.checkpoint import read_state
-from pfcvr.model.evaluations import DIGITS, data_title, notes_on_data, stored_evaluations
+from pfcvr.model.evaluations import DIGITS, data_title, notes_on_data, notes_on_run, stored_evaluations
 from pfcvr.model.hub_run import open_facts
 from pfcvr.model.run_folder import RunFolder
 
@@ -61,7 +61,7 @@ def run_info_text(facts: dict[str, Any]) -> str:
     for found in facts["evaluations"].values():
         lines.append(_measured(f"{found['split']} of {data_title(found)}:", found["metrics"]))
         lines += [f"  {note}" for note in notes_on_data(facts["run"], found)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes_on_run(facts["run"], facts["evaluations"].values())])
 
 
 def _measured(split: str, metrics: dict[str, float]) -> str:

@@ -27,7 +27,7 @@ from pfcvr.files import disk_full_stops, sync_folder
 from pfcvr.model.batch import Batch
 from pfcvr.model.checkpoint import load_checkpoint, plain_disk_errors, save_checkpoint
 from pfcvr.model.data import TrainSplits, VehicleData, open_data, training_splits
-from pfcvr.model.device import thread_count, worker_count
+from pfcvr.model.device import ON_CPU, thread_count, worker_count
 from pfcvr.model.encode import encode_split
 from pfcvr.model.gather import from_first
 from pfcvr.model.loading import Division, EpochBatches, TrainPairs, full_memory_stops, train_loader
@@ -259,7 +259,7 @@ class _Training:
         """What a reader of the result should know beside the settings."""
         notes = [self.splits.note]
         if self.accelerator.device.type == "cpu" and self.config.device == "auto":
-            notes.append("no CUDA device here: training on the CPU")
+            notes.append(ON_CPU)
         if self.pairs.truncated:
             length = self.recipe.model.text_length
             notes.append(f"{self.pairs.truncated} of {self.pairs.pairs} train captions were cut to {length} tokens")

@@ -16,8 +16,8 @@ from pfcvr.model.data import Rows
 
 NAME = "trained_on.json"
 NOT_KNOWN = (
-    "which images it was trained on is not known, so nothing can be said about images measured here that it has seen; "
-    "the same pfcvr train records them"
+    "which images it was trained on was not recorded, so it may have seen some of those it was measured on; the same "
+    "pfcvr train records them for the next pfcvr eval"
 )
 
 

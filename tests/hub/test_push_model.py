@@ -179,6 +179,41 @@ def test_a_published_run_holds_what_each_query_reached_and_none_of_its_words(
     assert not any(row["caption"].encode() in published or row["image_id"].encode() in published for row in asked)
 
 
+def test_a_published_run_knows_what_it_was_trained_on_and_keeps_its_data_sets_apart(
+    program: Program, hub: LoopbackHub, run: Path, published_set: str
+) -> None:
+    foreign = json.loads((run / "eval-test.json").read_text())
+    foreign |= {"data": "elsewhere", "data_fingerprint": "0123abcd" * 8, "own_data": False}
+    (run / "eval-test-0123abcd.json").write_text(json.dumps(foreign))
+    shutil.copy(run / "queries-test.jsonl", run / "queries-test-0123abcd.jsonl")
+    done = program("pfcvr", "push", run, "lab/apart", "--license", "cc-by-nc-4.0")
+    assert done.result["licence"] == "cc-by-nc-4.0"
+    assert list(program("pfcvr", "info", "lab/apart").result["evaluations"]) == ["test", "test-0123abcd"]
+    on_train = program("pfcvr", "eval", "lab/apart", "--data", published_set, "--split", "train", "--workers", 0)
+    assert on_train.result["trained_on"]["images"] == on_train.result["gallery"]
+    assert "warning: lab/apart was trained on " in on_train.err
+    card = hub.repository("lab/apart", "model").files["README.md"].content.decode()
+    for line in (
+        "license: cc-by-nc-4.0",
+        "datasets:\n- lab/vehicles",
+        "| elsewhere | test |",
+        "| lab/vehicles | test |",
+    ):
+        assert line in card
+
+
+def test_names_of_files_that_a_published_run_claims_stay_inside_its_folder(
+    program: Program, hub: LoopbackHub, run: Path, tmp_path: Path
+) -> None:
+    assert program("pfcvr", "push", run, "lab/sly").code == 0
+    repository = hub.repository("lab/sly", "model")
+    results = json.loads(repository.files["results.json"].content)
+    results |= {"x/../../../escaped": results["test"], "../escaped": results["test"]}
+    hub.state.served = {"results.json": json.dumps(results).encode()}
+    assert list(program("pfcvr", "info", "lab/sly").result["evaluations"]) == ["test"]
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
 def test_runs_that_cannot_be_compared_by_name_are_one_sentence(
     program: Program, hub: LoopbackHub, run: Path, published_set: str
 ) -> None:

@@ -109,8 +109,8 @@ def test_of_a_run_that_did_not_keep_what_it_was_trained_on_nothing_is_claimed_un
     (fresh_run / "trained_on.json").unlink()
     result = measure(fresh_run, painted, "train")
     assert result["trained_on"] is None
-    assert "which images it was trained on is not known" in evaluation.text(result)
-    assert "which images it was trained on is not known" in run_info_text(run_info(fresh_run))
+    assert "which images it was trained on was not recorded" in evaluation.text(result)
+    assert "which images it was trained on was not recorded" in run_info_text(run_info(fresh_run))
     overrides = (*small_model, "schedule.length=12", "schedule.warmup=2", "schedule.evaluate_every=6")
     config = TrainConfig(data=str(painted), out=fresh_run, overrides=overrides, workers=0, threads=1)
     assert train(config, quiet=True).already_done
