@@ -8,10 +8,11 @@ The access token is the one of this machine (``hf auth login`` or HF_TOKEN); it 
 import re
 
 from pfcvr.hub.publication import MANIFEST_NAME, Publication, Published, publish, read_manifest
-from pfcvr.hub.refusals import check_token, hub_cause, patiently
+from pfcvr.hub.refusals import check_token, hub_cause, must_be_there, patiently
 from pfcvr.hub.repository import HubRepository, Standing
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+"""``OWNER/NAME``; with a dot in front (``./run``, ``../data``) it can only be a path."""
 
 __all__ = [
     "HUB_NAME",
@@ -22,6 +23,7 @@ __all__ = [
     "Standing",
     "check_token",
     "hub_cause",
+    "must_be_there",
     "patiently",
     "publish",
     "read_manifest",

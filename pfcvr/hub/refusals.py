@@ -3,7 +3,8 @@
 import re
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from pfcvr.errors import HubError
 
@@ -46,6 +47,20 @@ def patiently(name: str, call: Callable[[], Result], waits: tuple[float, ...] = 
                 raise HubError(f"{name}: {refusal(cause)}") from cause
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
+
+
+def must_be_there(name: str, kind: Literal["dataset", "model"], asked: str) -> None:
+    """Raise HubError, about what was ``asked``, where the Hub does not know ``name`` or is not reached.
+
+    One question settles it. The client's downloads repeat theirs for half a minute, which is long for a mistyped path.
+    What was downloaded before is not asked about, nor does a machine ask that is offline by choice.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    downloaded = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind))
+    if not downloaded.exists() and not constants.HF_HUB_OFFLINE:
+        patiently(asked, lambda: HfApi().repo_info(name, repo_type=kind), waits=())
 
 
 def hub_cause(error: BaseException) -> BaseException | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pfcvr.config import TowerSizes
 from pfcvr.errors import CheckpointError, first_line
+from pfcvr.hub import HUB_NAME
 from pfcvr.model.clip_config import read_clip_config
 from pfcvr.model.openai_clip import HOW_TO_CONVERT, found_pickle, read_openai_weights
 from pfcvr.progress import quiet_transformers
@@ -197,6 +198,8 @@ def _load_clip(backbone: str, end_id: int) -> tuple[Any, TowerSizes]:
             f"{backbone}: no config.json, expected it beside model.safetensors as in a Transformers CLIP checkpoint; "
             "copy it there, or give the weights' own file where it is in OpenAI's layout"
         )
+    if not Path(backbone).exists() and HUB_NAME.fullmatch(backbone) is None:
+        raise CheckpointError(f"{backbone}: no CLIP checkpoint there; give a folder, a file or a Hub name OWNER/NAME")
     try:
         stored = read_clip_config(backbone)
         vision, text = stored.vision_config, stored.text_config

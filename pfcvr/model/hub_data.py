@@ -7,7 +7,7 @@ from typing import Any
 
 from pfcvr.errors import DataError, StageStopped, first_line
 from pfcvr.files import DISK_FULL, sha256_file, sha256_json
-from pfcvr.hub import MANIFEST_NAME, check_token, patiently
+from pfcvr.hub import MANIFEST_NAME, check_token, must_be_there, patiently
 
 
 def load_hub_tables(name: str) -> tuple[dict[str, Any], str, Path | None]:
@@ -26,6 +26,7 @@ def load_hub_tables(name: str) -> tuple[dict[str, Any], str, Path | None]:
 
     check_token(name)
     asked = f"{name}: no such folder here, and on the Hub"
+    must_be_there(name, "dataset", asked)
     try:
         with full_cache_stops(name):
             tables: dict[str, Any] = patiently(asked, lambda: load_dataset(name), waits=())

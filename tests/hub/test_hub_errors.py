@@ -5,12 +5,42 @@ from pathlib import Path
 
 import pytest
 
-from pfcvr.errors import HubError
+from pfcvr.errors import CheckpointError, DataError, HubError
 from pfcvr.hub import HubRepository
+from pfcvr.model.clip import pretrained_towers
+from pfcvr.model.data import open_data
 from pfcvr.model.hub_data import load_hub_tables
 from pfcvr.model.hub_run import open_run
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.pipeline.weights import find_weights
+
+
+@pytest.fixture
+def slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits of whoever asks a Hub that is not reached."""
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+def test_a_mistyped_folder_of_a_data_set_costs_no_wait_for_a_hub_that_is_not_reached(slept: list[float]) -> None:
+    with pytest.raises(HubError, match="lab/typo: no such folder here, and on the Hub: no connection to http://127"):
+        open_data("lab/typo")
+    assert slept == []
+
+
+@pytest.mark.parametrize("name", ["./typo", "../typo", "typo", "runs/of/may", "/no/such"])
+def test_what_can_only_be_a_path_is_not_asked_of_the_hub(name: str, slept: list[float]) -> None:
+    with pytest.raises(DataError, match=f"{name}: no such folder; give a folder written by pfcvr-data export"):
+        open_data(name)
+    with pytest.raises(CheckpointError, match=f"{name}: no CLIP checkpoint there; give a folder, a file or a Hub name"):
+        pretrained_towers(name, (32, 32), 8, 100, 99)
+    with pytest.raises(CheckpointError, match=f"{name}: no folder with a Transformers model; give one"):
+        find_weights(name)
+    assert slept == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, PermissionError])
