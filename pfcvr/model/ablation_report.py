@@ -1,6 +1,7 @@
 """An ablation table as Markdown, CSV and a picture: ours with deviation, the published figures beside, chance below."""
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,13 @@ class AblationReport:
         ]
         notes += [f"Diverged, and left out: {sentence}" for sentence in self.diverged]
         notes += self.warnings
+        compared = [row["runs"] for row in self.rows if not row["diverged"]]
+        if len(compared) > 1:
+            split = [] if self.facts["split"] == "test" else ["--split", self.facts["split"]]
+            command = shlex.join(["pfcvr", "compare", *compared, *split])
+            notes.append(
+                f"Intervals, and a paired test of each row against the first, in the folder of this table: {command}"
+            )
         if self._printed is not None:
             notes += self._printed.caveats(self.facts["gallery"], self.facts["identities"])
         return notes

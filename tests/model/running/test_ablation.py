@@ -2,7 +2,9 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -16,6 +18,7 @@ from pfcvr.config import AblateConfig
 from pfcvr.errors import DataError, SealedError, TrainingDiverged, UsageError
 from pfcvr.model import ablation, ablation_tables
 from pfcvr.model.ablation import ablate
+from pfcvr.model.ablation_report import AblationReport
 from pfcvr.model.ablation_tables import TABLES, ablation_table
 from pfcvr.model.pfcvr import PfcvrModel
 from pfcvr.model.published import published_ablation
@@ -230,7 +233,9 @@ def test_a_table_stopped_inside_a_row_ends_in_the_same_figures(
 
 
 @pytest.mark.timeout(240)
-def test_tables_3_and_4_put_baseline_and_pfcvr_above_the_published_rivals(config: AblateConfig) -> None:
+def test_tables_3_and_4_put_baseline_and_pfcvr_above_the_published_rivals(
+    config: AblateConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     config = config.model_copy(update={"seeds": (1,)})
     report = ablate(config.model_copy(update={"table": "3"}), quiet=True)
     assert [row["runs"] for row in report.rows] == ["runs/irra-paper", "runs/pfcvr-paper"]
@@ -256,6 +261,21 @@ def test_tables_3_and_4_put_baseline_and_pfcvr_above_the_published_rivals(config
         assert (float(printed["published_rank1"]), printed["published_on"]) == (rank1, on)
         with Image.open(config.out / f"table-{table}-test.png") as picture:
             assert picture.height > 500
+
+    (told,) = re.findall("in the folder of this table: pfcvr (.*)", report.text())
+    monkeypatch.chdir(config.out)
+    assert run(model_app, "pfcvr", [*shlex.split(told), "--json"]) == 0
+    compared = json.loads(capfd.readouterr().out)
+    assert [row["run"] for row in compared["rows"]] == [row["runs"] for row in report.rows]
+
+
+def test_a_table_names_no_comparison_of_rows_that_diverged_and_the_split_where_it_is_not_test() -> None:
+    row = {"label": "a", "runs": "runs/a", "diverged": {}, "warnings": []}
+    rows = [row, {**row, "runs": "runs/b,x=[1, 2]"}, {**row, "runs": "runs/c", "diverged": {1: "nan"}}]
+    facts = {"seeds": [1], "split": "val"}
+    report = AblationReport(ablation_table("extended", load_recipe("t2i-veri")), facts, rows, None)
+    assert report._notes()[-1].endswith(": pfcvr compare runs/a 'runs/b,x=[1, 2]' --split val")
+    assert not any("compare" in note for note in replace(report, rows=rows[1:])._notes())
 
 
 def test_tables_3_and_4_need_a_recipe_of_pfcvr() -> None:
