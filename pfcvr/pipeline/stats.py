@@ -5,8 +5,9 @@ image-text pairs. Then what decides how hard retrieval by text is: length, vocab
 captions, images by identity and camera, colors, types, parts, and how much of it people have looked at.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
@@ -156,7 +157,7 @@ def run(workspace: Workspace) -> Statistics:
             distinctiveness=captions.distinctiveness() if captioned else None,
             pairs_by_split={group: _histogram(counts.pairs[group]) for group in _by_split(counts.images)},
             images_per_vehicle=_histogram(counts.images_of),
-            images_per_camera=_commonest(counts.cameras),
+            images_per_camera=_commonest(counts.cameras, in_order=_by_number),
             attributes={
                 who: {name: _commonest(values) for name, values in by_name.items()}
                 for who, by_name in counts.attributes.items()
@@ -213,11 +214,21 @@ def _histogram(counts: Mapping[str, int]) -> dict[int, int]:
     return dict(sorted(Counter(counts.values()).items()))
 
 
-def _commonest(counts: Counter[str]) -> dict[str, int]:
-    """The values that most images have, first; beyond VALUES_LISTED they are summed up."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def _by_count(item: tuple[str, int]) -> Any:
+    return -item[1], item[0]
+
+
+def _by_number(item: tuple[str, int]) -> Any:
+    """Numbers inside names count as numbers: 2 before 10, c2 before c10."""
+    pieces = re.split(r"(\d+)", item[0])
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], item[0]
+
+
+def _commonest(counts: Counter[str], in_order: Callable[[tuple[str, int]], Any] = _by_count) -> dict[str, int]:
+    """The VALUES_LISTED values that most images have, ``in_order``; the images of all others are summed up."""
+    ordered = sorted(counts.items(), key=_by_count)
     rest = sum(count for _, count in ordered[VALUES_LISTED:])
-    return dict(ordered[:VALUES_LISTED]) | ({OTHER_VALUES: rest} if rest else {})
+    return dict(sorted(ordered[:VALUES_LISTED], key=in_order)) | ({OTHER_VALUES: rest} if rest else {})
 
 
 def _text_keys(counts: Mapping[int, int]) -> dict[str, int]:

@@ -133,6 +133,16 @@ def test_images_are_counted_by_identity_camera_color_and_type(small) -> None:
     assert counted["attributes"]["captions"]["color"] == {"white": 5}
 
 
+def test_cameras_stand_in_the_order_of_their_numbers(small) -> None:
+    small.add_images({"a": 7})
+    names = ["10", "2", "2", "c10", "c9", "1", "c9"]
+    lines = (image.model_copy(update={"camera_id": name}) for image, name in zip(small.images, names, strict=True))
+    text = "".join(image.model_dump_json() + "\n" for image in lines)
+    (small.workspace.folder("import") / "part-00000.jsonl").write_text(text)
+    counted = stats.run(small.workspace).as_dict()["images_per_camera"]
+    assert list(counted.items()) == [("1", 1), ("2", 2), ("10", 1), ("c9", 2), ("c10", 1)]
+
+
 def test_truncation_and_vocabulary_are_those_of_the_captions(small) -> None:
     small.add_images({"a": 1, "b": 1})
     long = " ".join(["car"] * 76)
