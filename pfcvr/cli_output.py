@@ -37,13 +37,17 @@ def new_app(help_text: str) -> typer.Typer:
 
 def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
     """Print ``result`` as one JSON object, or ``text`` for people; of a launcher's processes the first one prints."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         print(json_text(result) if as_json else printable(text))
 
 
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def warn(sentences: Iterable[str]) -> None:
-    """Print ``sentences`` to stderr, whatever stdout is asked to hold."""
-    for sentence in sentences:
+    """Print ``sentences`` to stderr, whatever stdout is asked to hold; of a launcher's processes the first one does."""
+    for sentence in sentences if _is_first_process() else ():
         print(printable(f"warning: {sentence}"), file=sys.stderr)
 
 

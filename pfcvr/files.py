@@ -88,7 +88,10 @@ def process_lock(path: Path, doing: str) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """The pid of the process that holds the file ``path`` as a lock; None where nobody does."""
+    """The pid of another process that holds the file ``path`` as a lock; None where none does.
+
+    Not for the holder itself: a record lock ends when its process closes the file, however often that is open.
+    """
     try:
         with path.open("rb") as file:
             try:
