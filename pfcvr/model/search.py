@@ -33,7 +33,8 @@ class Hit:
 class SearchResult:
     """The best images for ``query``, best first, out of a gallery of ``gallery`` images.
 
-    ``truncated`` where the query is longer than the model reads.
+    ``truncated`` where the query is longer than the model reads; ``rare_words`` are words of it that the captions of the
+    training hardly had.
     """
 
     query: str
@@ -41,6 +42,7 @@ class SearchResult:
     gallery: int
     panel: Path | None
     truncated: bool
+    rare_words: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -55,6 +57,8 @@ class SearchResult:
             lines.append(f"{hit.rank:>4}  {hit.score:>6.3f}  {hit.image_id}  vehicle {hit.vehicle_id}{camera}{verdict}")
         if self.truncated:
             lines.append("the sentence is longer than the model reads; its end was not searched for")
+        if self.rare_words:
+            lines.append(f"rare or absent in the captions that the model learned from: {', '.join(self.rare_words)}")
         return "\n".join(lines)
 
 
@@ -82,8 +86,8 @@ def search(config: SearchConfig, quiet: bool = False) -> SearchResult:
         hits.append(Hit(rank, float(scores[row]), image.image_id, image.vehicle_id, image.camera_id, right))
     if config.out is not None:
         _draw(config, gallery, hits)
-    truncated = retriever.truncated([config.text]) > 0
-    return SearchResult(config.text, tuple(hits), len(gallery.images), config.out, truncated)
+    truncated, rare = retriever.truncated([config.text]) > 0, tuple(retriever.rare_words(config.text))
+    return SearchResult(config.text, tuple(hits), len(gallery.images), config.out, truncated, rare)
 
 
 def _open(config: SearchConfig, quiet: bool) -> tuple[Retriever, Gallery]:

@@ -104,6 +104,16 @@ class CaptionTokenizer:
         token = str(self.tokenizer.id_to_token(token_id))
         return bool(self._is_word[token_id]) and not token.endswith(WORD_END)
 
+    def words_in_pieces(self, text: str) -> list[str]:
+        """The words of ``text`` that are no single entry of the vocabulary, in lower case, each once."""
+        found, pieces = [], []
+        for token in self.tokenizer.encode(unescaped(text), add_special_tokens=False).ids:
+            pieces.append(token)
+            if not self.goes_on(token):
+                found += [self.decode(torch.tensor(pieces))] if len(pieces) > 1 else []
+                pieces = []
+        return list(dict.fromkeys(found))
+
     def mask_words(
         self, ids: Int[Tensor, "*B L"], ratio: float, generator: torch.Generator | None = None
     ) -> tuple[Int[Tensor, "*B L"], Int[Tensor, "*B L"]]:

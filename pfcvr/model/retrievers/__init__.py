@@ -33,6 +33,10 @@ class Retriever(Protocol):
         """How many of ``texts`` are longer than the method reads."""
         ...
 
+    def rare_words(self, text: str) -> list[str]:
+        """Words of ``text`` that the captions it was trained on hardly had, where that is known."""
+        ...
+
 
 RETRIEVERS: BackendTable = dict.fromkeys(METHODS, ("pfcvr.model.retrievers.pfcvr:load_pfcvr", None))
 

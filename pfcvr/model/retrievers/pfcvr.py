@@ -30,6 +30,10 @@ class PfcvrRetriever:
     def truncated(self, texts: Sequence[str]) -> int:
         return int(self._model.tokenizer.encode(texts).truncated.sum())
 
+    def rare_words(self, text: str) -> list[str]:
+        """Known of a vocabulary trained on the captions: what was frequent there is a word of it."""
+        return self._model.tokenizer.words_in_pieces(text) if self._model.config.vocabulary == "captions" else []
+
 
 def load_pfcvr(folder: Path, device: str) -> PfcvrRetriever:
     """The model in ``folder``; raises CheckpointError when it cannot be read, StageStopped when a GPU has no room."""

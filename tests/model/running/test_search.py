@@ -23,6 +23,8 @@ from pfcvr.model.panel import (
     render_panel,
     row_places,
 )
+from pfcvr.model.pfcvr import PfcvrModel
+from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
 from pfcvr.model.search import search
 
 SENTENCE = "a red car with green windows"
@@ -83,6 +85,23 @@ def test_a_sentence_that_the_model_cannot_read_to_its_end_is_told(gallery: Path)
     assert answer.as_dict()["truncated"]
     assert answer.text().endswith("the sentence is longer than the model reads; its end was not searched for")
     assert not search(config_for(gallery, k=1)).truncated
+
+
+def test_words_that_the_captions_hardly_had_are_told(gallery: Path) -> None:
+    answer = search(config_for(gallery, text="a red taxi with green windows; ein Taxi, 白", k=1))
+    assert answer.as_dict()["rare_words"] == ("taxi", "ein", "白")
+    assert answer.text().endswith("rare or absent in the captions that the model learned from: taxi, ein, 白")
+    plain = search(config_for(gallery, k=1))
+    assert (plain.rare_words, "rare" in plain.text()) == ((), False)
+
+
+def test_a_vocabulary_that_was_not_made_of_the_captions_says_nothing_of_them(
+    tiny_model: Callable[..., PfcvrModel],
+) -> None:
+    model = tiny_model()
+    assert PfcvrRetriever(model, "cpu").rare_words("a red zeppelin") == ["zeppelin"]
+    model.config = model.config.model_copy(update={"vocabulary": "clip"})
+    assert PfcvrRetriever(model, "cpu").rare_words("a red zeppelin") == []
 
 
 def test_a_known_answer_frames_right_and_wrong(gallery: Path, tmp_path: Path) -> None:
