@@ -33,8 +33,8 @@ class Hit:
 class SearchResult:
     """The best images for ``query``, best first, out of a gallery of ``gallery`` images.
 
-    ``truncated`` where the query is longer than the model reads; ``rare_words`` are words of it that the captions of the
-    training hardly had.
+    ``truncated`` where the query is longer than the model reads; ``rare_words`` are words of it that the captions of
+    the training hardly had.
     """
 
     query: str
