@@ -183,6 +183,23 @@ def test_runs_are_compared_on_the_data_set_that_all_were_measured_on(
     assert compare(CompareConfig(runs=(fresh_run, second)), quiet=True).facts["data"] == str(painted)
 
 
+def test_a_table_on_images_that_were_trained_on_says_so(
+    make_data: Callable[..., Path],
+    rows_of: Callable[..., Rows],
+    small_model: tuple[str, ...],
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+) -> None:
+    leaky = make_data(train=rows_of(range(6)), val=rows_of(range(6, 8)), test=rows_of(range(4, 6)))
+    overrides = (*small_model, "schedule.length=1", "schedule.warmup=0", "schedule.evaluate_every=1")
+    options = [word for override in overrides for word in ("--set", override)]
+    table = ("--table", "6", "--seeds", "4", "--out", tmp_path / "study", "--workers", 0, "--threads", 1)
+    code, out, err = cli("ablate", "--data", leaky, *table, *options)
+    sentence = "seed 4, was trained on 6 of the 6 images of split 'test' and on 2 of the 2 vehicle ids there"
+    assert code == 0
+    assert out.count(sentence) == err.count(sentence) == 2  # rows
+
+
 def test_a_run_that_is_being_trained_is_told_with_its_process_and_steps(
     painted: Path, small_model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
