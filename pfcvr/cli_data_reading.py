@@ -102,7 +102,7 @@ def show(
     values = {"out": out, "sample": sample, "seed": seed, "least_certain": least_certain}
     config = settings.parse(settings.ShowConfig, values, "pfcvr-data show")
     sheet = stage.run(Workspace(workspace), config)
-    emit(asdict(sheet), f"{sheet.out}: {sheet.images} images", as_json)
+    emit(asdict(sheet), f"{sheet.out}: {amount(sheet.images, 'image')}", as_json)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from pfcvr.config import BuildConfig, MergeConfig, Settings, parse, read_toml
 from pfcvr.pipeline import check, export, import_, merge, select, show, split
 from pfcvr.stage import RunOptions, StageSummary
 from pfcvr.store import Workspace
+from pfcvr.wording import amount
 
 # A section of build.toml and the module whose run() it configures, in the order they are run.
 STAGE_MODULES = {
@@ -104,7 +105,7 @@ def _audit_and_export(
     if config.show is not None:
         sheet = show.run(workspace, config.show)
         steps["show"] = asdict(sheet)
-        tell(f"show: {sheet.out}, {sheet.images} images")
+        tell(f"show: {sheet.out}, {amount(sheet.images, 'image')}")
     if config.export is not None:
         summary = export.run(workspace, config.export, options)
         steps["export"] = summary.as_dict()

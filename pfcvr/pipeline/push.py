@@ -57,7 +57,7 @@ class PushSummary:
         if self.published is None:
             return f"push: nothing was sent; {what} in {self.folder}, for {self.repository}"
         done = self.published
-        sent = f"{done.sent} files sent, {done.kept} were there" + (
+        sent = f"{amount(done.sent, 'file')} sent, {done.kept} there before" + (
             f", {len(done.removed)} removed" if done.removed else ""
         )
         compared = f"{amount(self.rows, 'row')} read back and compared"

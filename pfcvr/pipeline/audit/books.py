@@ -12,6 +12,7 @@ from pfcvr.pipeline.audit import Finding, Tally
 from pfcvr.pipeline.status import is_stale
 from pfcvr.records import Rejected
 from pfcvr.store import STAGES, Manifest, Workspace
+from pfcvr.wording import amount
 
 NEEDED_STAGES = ("import", "caption", "split")
 
@@ -73,4 +74,4 @@ def _rejected_problems(workspace: Workspace, manifest: Manifest) -> Iterator[str
         except ValidationError:
             yield f"rejected.jsonl:{number} is damaged"
     if reasons.total() != manifest.rejected or dict(reasons) != manifest.reasons:
-        yield f"rejected.jsonl holds {reasons.total()} rows, the manifest says {manifest.rejected}"
+        yield f"rejected.jsonl holds {amount(reasons.total(), 'row')}, the manifest says {manifest.rejected}"

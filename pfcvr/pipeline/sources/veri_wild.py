@@ -15,6 +15,7 @@ from pfcvr.pipeline.sources.text_lines import text_encoding
 from pfcvr.pipeline.sources.tree import walk_images
 from pfcvr.pipeline.sources.veri_wild_index import VeriWildIndex
 from pfcvr.pipeline.sources.veri_wild_lists import COLORS, TYPES, Header, InfoLine, ListLine, info_lines, list_lines
+from pfcvr.wording import amount
 
 LIST_FOLDER = "train_test_split"
 INFO_NAME = "vehicle_info.txt"
@@ -135,7 +136,7 @@ def _report(index: VeriWildIndex, texts: dict[str, dict[str, Any]]) -> tuple[dic
         **counts,
     }
     surprises = [f"{what} '{value}' x {n}" for what, values in (unknown | odd).items() for value, n in values.items()]
-    surprises += [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
+    surprises += [f"{pair} share {amount(n, 'image')}" for pair, n in overlaps.items() if n]
     counts["pictures_outside_image_folders"] = stray
     return notes, [*surprises, *counted(counts)]
 

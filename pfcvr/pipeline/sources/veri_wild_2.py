@@ -9,6 +9,7 @@ from pfcvr.pipeline.sources import SourceImage, SourceListing
 from pfcvr.pipeline.sources.image_table import ImageTable, counted, stem_of
 from pfcvr.pipeline.sources.list_files import listed_names
 from pfcvr.pipeline.sources.tree import walk_images
+from pfcvr.wording import amount
 
 LIST_FOLDERS = ("test_split_V2", "test_split")
 LIST_NAME = re.compile(r"\w+_(query|gallery)\.txt", re.IGNORECASE)
@@ -42,7 +43,7 @@ class VeriWild2:
             facts[path.name] = {"images": len(own), "columns": columns + 1}
         overlaps, unlisted = _overlaps(members), table.unlisted()
         notes: dict[str, Any] = {"lists": facts, "list_overlaps": overlaps, "images_in_no_list": unlisted}
-        surprises = [f"{pair} share {n} images" for pair, n in overlaps.items() if n]
+        surprises = [f"{pair} share {amount(n, 'image')}" for pair, n in overlaps.items() if n]
         surprises += counted({"images_in_no_list": unlisted["count"]})
         return table.listing("veri-wild-2", lists, notes, surprises)
 

@@ -116,7 +116,7 @@ def test_train_image_without_parts_fails_where_they_are_required(small) -> None:
             lambda folder: (folder / "rejected.jsonl").write_text(
                 '{"stage": "caption", "subject": "x", "reason": "empty"}\n'
             ),
-            "caption: rejected.jsonl holds 1 rows, the manifest says 0",
+            "caption: rejected.jsonl holds 1 row, the manifest says 0",
         ),
     ],
 )

@@ -265,7 +265,7 @@ def test_strict_refuses_whatever_the_lists_leave_out_or_say_oddly_and_lenient_co
     assert (three.workspace.folder("import") / "surprises.txt").read_text().splitlines() == [
         "camera 'abc' x 1",
         "time of the pattern 'yesterday' x 1",
-        "test_3000.txt and test_3000_query.txt share 1 images",
+        "test_3000.txt and test_3000_query.txt share 1 image",
         "images in no list x 1",
         "images without a line in vehicle info x 1",
         "pictures outside image folders x 1",
@@ -289,7 +289,7 @@ def test_strict_lists_the_first_surprises_and_their_number_and_seals_nothing(thr
         three.run_import(strict=True)
     assert str(caught.value) == (
         f"{three.root}: a strict import found 4 surprises: color 'teal' x 1; "
-        "train_list.txt and test_3000.txt share 1 images; 00077/000770 (missing_file); "
+        "train_list.txt and test_3000.txt share 1 image; 00077/000770 (missing_file); "
         "train_test_split/vehicle_info.txt:5 (malformed_line); "
         "mend the source, or leave out --strict"
     )

@@ -298,7 +298,7 @@ def test_veri_wild_2_in_strict_mode_names_shared_and_unlisted_images(intake) -> 
     intake.write("test_split/A_gallery.txt", "a.jpg 1 1\n")
     intake.write("test_split/A_query.txt", "a.jpg 1 1\n")
     assert strict_surprises(intake) == [
-        "A_query.txt and A_gallery.txt share 1 images",
+        "A_query.txt and A_gallery.txt share 1 image",
         "images in no list x 1",
     ]
 
