@@ -237,6 +237,6 @@ def test_a_token_that_does_not_do_is_one_sentence(
 def test_people_read_what_was_published_and_where(program: Program, hub: LoopbackHub, closed_set: Path) -> None:
     out = program("pfcvr-data", "push", "-w", closed_set, "lab/told", as_json=False).out
     assert f"18 images, annotations without pixels: {hub.url}/datasets/lab/told\n" in out
-    assert f"0 were there; commit {hub.repository('lab/told').head}; 18 rows read back and compared" in out
+    assert f"0 there before; commit {hub.repository('lab/told').head}; 18 rows read back and compared" in out
     dry = program("pfcvr-data", "push", "-w", closed_set, "lab/told", "--dry-run", as_json=False).out
     assert dry.startswith("push: nothing was sent; ")
