@@ -66,8 +66,8 @@ def splits_of_source(workspace: Workspace) -> dict[str, Split]:
             own.add(image.source_split)
     if not any(found.values()):
         raise WorkspaceError(
-            f"{workspace.root}: the source has no split that is taken, only lists that the import counts, if any; draw "
-            f"a split: pfcvr-data split -w {workspace.root}"
+            f"{workspace.root}: the source says of no vehicle which split it is in (lists such as VERI-Wild's are "
+            f"counted, not taken); draw a split: pfcvr-data split -w {workspace.root}"
         )
     for kind, wrong in (
         ("in several splits", sorted(vehicle_id for vehicle_id, own in found.items() if len(own) > 1)),

@@ -112,7 +112,9 @@ def test_images_and_vehicles_of_every_split_are_told(whole) -> None:
 
 def test_source_whose_lists_are_no_split_is_refused_with_the_command_that_draws_one(small) -> None:
     small.add_images({"00001": 2, "00002": 2})
-    with pytest.raises(WorkspaceError, match=r"has no split that is taken.*; draw a split: pfcvr-data split -w"):
+    with pytest.raises(
+        WorkspaceError, match=r"of no vehicle which split it is in.*; draw a split: pfcvr-data split -w"
+    ):
         split.run(small.workspace, SplitConfig(from_source=True), QUIET)
 
 
