@@ -7,6 +7,7 @@ from pfcvr.model.checkpoint import read_state
 from pfcvr.model.evaluations import DIGITS, data_title, notes_on_data, notes_on_run, stored_evaluations
 from pfcvr.model.hub_run import open_facts
 from pfcvr.model.run_folder import RunFolder
+from pfcvr.model.run_telemetry import read_telemetry, telemetry_text
 
 OF_SET = ("split", "data", "data_fingerprint", "own_data", "trained_on")
 SHOWN = (*OF_SET, "metrics", "chance", "queries", "gallery", "identities")
@@ -37,6 +38,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         facts |= {"finished": False, **folder.read_identity(), **unfinished}
     else:
         facts |= {"finished": True, **{name: value for name, value in manifest.items() if name != "identity"}}
+    facts["telemetry"] = read_telemetry(folder.root)
     facts["evaluations"] = {one.name: {name: one.facts[name] for name in SHOWN} for one in stored_evaluations(folder)}
     return facts
 
@@ -58,6 +60,8 @@ def run_info_text(facts: dict[str, Any]) -> str:
         lines.append(f"not finished: is being trained by {facts['trainer']}")
     else:
         lines.append(f"not finished: {facts['step']:,} steps so far; run the same pfcvr train again to continue")
+    if told := telemetry_text(facts["telemetry"]):
+        lines.append(told)
     for found in facts["evaluations"].values():
         lines.append(_measured(f"{found['split']} of {data_title(found)}:", found["metrics"]))
         lines += [f"  {note}" for note in notes_on_data(facts["run"], found)]

@@ -36,6 +36,7 @@ from pfcvr.model.recipes import load_recipe, recipe_text
 from pfcvr.model.retrievers.pfcvr import PfcvrRetriever
 from pfcvr.model.run_folder import RunFolder, RunIdentity
 from pfcvr.model.run_log import RunLog, StepLosses, all_finite, draw_curves
+from pfcvr.model.run_telemetry import note_end, note_start
 from pfcvr.model.schedule import rate_factor, set_rates
 from pfcvr.model.step import BatchLosses, TrainingStep, read_losses, start_processes
 from pfcvr.model.tokenizer import caption_tokenizer
@@ -145,6 +146,8 @@ class _Training:
         self._check_same_start()
         is_first = self.accelerator.is_main_process
         log = RunLog(folder, self.state.metrics_bytes, self.state.step) if is_first else None
+        if is_first:
+            note_start(folder.root, self.state.step, self.accelerator.device, self.accelerator.num_processes)
         batches = self._batches_left()
         with (
             log or nullcontext(),
@@ -157,6 +160,7 @@ class _Training:
             return {}
         draw_curves(folder)
         write_trained_on(folder.root, self.splits.train)
+        note_end(folder.root, self.steps)
         return self._facts()
 
     def _check_same_start(self) -> None:

@@ -56,7 +56,8 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_a_finished_run_leaves_all_its_files_and_facts(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir() if not path.name.startswith(("eval-", "queries-"))}
     assert names == {
-        ".lock", "recipe.toml", "metrics.jsonl", "curves.png", "tensorboard", "model", "trained_on.json", "run.json"
+        ".lock", "recipe.toml", "metrics.jsonl", "curves.png", "tensorboard", "model", "trained_on.json", "run.json",
+        "telemetry.jsonl",
     }  # fmt: skip
     facts = json.loads((finished_run / "run.json").read_text())
     assert (facts["method"], facts["variant"], facts["protocol"], facts["seed"]) == ("pfcvr", "paper", "clean", 0)
