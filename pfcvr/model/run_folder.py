@@ -1,8 +1,8 @@
 """A training run on disk: what it was made from, whether it is finished, and the lock that keeps two trainers apart.
 
 ``RUN/`` holds ``recipe.toml``, ``metrics.jsonl``, ``telemetry.jsonl``, ``curves.png``, ``tensorboard/``, ``model/``
-(the best weights so far), while it trains ``draft.json`` and ``checkpoint.pt``, and once it is finished ``trained_on.json``
-and ``run.json``, which is written last.
+(the best weights so far), while it trains ``draft.json`` and ``checkpoint.pt``, and once it is finished
+``trained_on.json`` and ``run.json``, which is written last.
 """
 
 import json
