@@ -206,6 +206,8 @@ class ChatClient:
             outcome = await self._post(body)
             if isinstance(outcome, Reply):
                 keep(outcome)
+            elif alone and outcome.remedy is Remedy.AGAIN:
+                await self._recover(outcome)  # before another meets a server that is about to end, and is blamed for it
         finally:
             self.slots.release()
         if isinstance(outcome, Reply):

@@ -123,20 +123,25 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({48 << 10}, {resource.RLIM_INFINITY})
 
 
 MORTAL_SERVER = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 import fault_server as faults
 
 port, culprit = int(sys.argv[1]), Path(sys.argv[2])
+end = threading.Timer(0.2, os._exit, [1])
 
 def script(asked):
     if not culprit.exists():
         culprit.write_text(asked.image)
-    if asked.image == culprit.read_text():
-        os._exit(1)
-    return faults.answer(delay=0.05)
+    if asked.image == culprit.read_text() and end.ident is None:
+        end.start()
+    return answer()
+
+def answer():
+    return faults.answer(delay=0.05) if end.ident is None else faults.Behaviour(connection="reset")
 
 server = faults.FaultServer(script=script)
+server.probe = answer
 server.die()
 server.port = port
 server.open()
@@ -146,7 +151,10 @@ time.sleep(3600)
 
 @contextmanager
 def restarted_server(culprit: Path) -> Iterator[SimpleNamespace]:
-    """A server in a process of its own that ends at the first picture it is asked about, and is started again."""
+    """A server in a process of its own that ends at the first picture it is asked about, and is started again.
+
+    While it ends it still takes requests for a moment, and breaks them off.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-c", MORTAL_SERVER, str(port), str(culprit)]
