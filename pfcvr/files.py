@@ -20,9 +20,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` complete and flushed to disk, or not at all."""
     beside = path.with_name(f".{path.name}.partial")
     with beside.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            beside.unlink(missing_ok=True)  # after a kill it stays, and the next one to write replaces it
+            raise
     beside.replace(path)
     sync_folder(path.parent)
 
