@@ -9,6 +9,7 @@ from typing import Any
 from pfcvr.errors import CheckpointError, first_line
 from pfcvr.files import sha256_file
 from pfcvr.hub import check_token
+from pfcvr.progress import quiet_transformers
 from pfcvr.wording import amount
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
@@ -70,15 +71,15 @@ def load_model(class_name: str, folder: Path, model_types: Sequence[str], precis
     from safetensors import SafetensorError
 
     model_type = check_model_type(folder, model_types)
-    _quiet_transformers()
     try:
-        model, report = getattr(transformers, class_name).from_pretrained(
-            folder,
-            output_loading_info=True,
-            dtype=getattr(torch, precision),
-            local_files_only=True,
-            use_safetensors=True,
-        )
+        with quiet_transformers():
+            model, report = getattr(transformers, class_name).from_pretrained(
+                folder,
+                output_loading_info=True,
+                dtype=getattr(torch, precision),
+                local_files_only=True,
+                use_safetensors=True,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: the weights of {model_type} cannot be loaded ({first_line(error)}); get the folder anew"
@@ -96,9 +97,9 @@ def load_processor(class_name: str, folder: Path) -> Any:
     """``transformers.<class_name>`` from ``folder``; raises CheckpointError when its files are missing or unfit."""
     import transformers
 
-    _quiet_transformers()
     try:
-        processor = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+        with quiet_transformers():
+            processor = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"{folder}: no processor for {class_name.removesuffix('Processor')} there ({first_line(error)}); "
@@ -136,11 +137,3 @@ def check_tokenizer_files(folder: Path) -> None:
             f"{folder}: no vocabulary of a tokenizer there, expected tokenizer.json, vocab.txt, or vocab.json with "
             "merges.txt; get the whole folder"
         )
-
-
-def _quiet_transformers() -> None:
-    """Keep its bars and reports off the terminal: what matters comes as an error of ours."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
