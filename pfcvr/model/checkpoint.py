@@ -47,11 +47,12 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 @contextmanager
 def plain_disk_errors() -> Iterator[None]:
-    """Raise the OSError that torch and safetensors hide in errors of their own when a file cannot be written."""
+    """Raise what torch and safetensors hide in errors of their own when the writing of a file breaks off: an OSError or
+    Ctrl-C."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
+        if isinstance(error.__context__, OSError | KeyboardInterrupt):
             raise error.__context__ from None
         raise
     except SafetensorError as error:
